@@ -55,14 +55,15 @@ WRITES = {"create_repo", "preupload", "commit", "tag", "lfs_batch"}
 class Fault:
     """What befalls the next `times` requests whose "METHOD /path" matches `pattern`.
 
-    `status` answers with that status instead; `cut` drops the connection after that many bytes
-    of the body (of the request for PUT and POST, of the response for GET).
+    `status` answers with that status instead; `cut_request` and `cut_response` drop the connection
+    after that many bytes of the body, before or after the request took effect.
     """
 
     pattern: str
     times: int = 1
     status: int | None = None
-    cut: int | None = None
+    cut_request: int | None = None
+    cut_response: int | None = None
 
 
 class LoopbackHub(ThreadingHTTPServer):
@@ -145,8 +146,8 @@ class Handler(BaseHTTPRequestHandler):
         method = "GET" if self.command == "HEAD" else self.command
         fault = self.server.next_fault(f"{self.command} {url.path}")
         try:
-            self.cut = fault.cut if fault else None
-            self.body = self.read_body()
+            self.cut_response = fault.cut_response if fault else None
+            self.body = self.read_body(fault.cut_request if fault else None)
             if fault and fault.status:
                 return self.error(fault.status, "", "a fault on request")
             for route_method, pattern, name in ROUTES:
@@ -180,20 +181,19 @@ class Handler(BaseHTTPRequestHandler):
         except ConflictError as error:
             return self.error(412 if name == "commit" else 409, "", str(error))
 
-    def read_body(self):
+    def read_body(self, cut):
         if self.headers.get("Transfer-Encoding") == "chunked":
-            return b"".join(iter(self.read_chunk, b""))
-        length = int(self.headers.get("Content-Length") or 0)
-        if self.cut is not None and length:
-            self.rfile.read(min(self.cut, length))
+            body = b"".join(iter(self.read_chunk, b""))
+        else:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length if cut is None else min(cut, length))
+        if cut is not None:
             raise DroppedError
-        return self.rfile.read(length)
+        return body
 
     def read_chunk(self):
         data = self.rfile.read(int(self.rfile.readline(), 16))
         self.rfile.readline()
-        if self.cut is not None:
-            raise DroppedError
         return data
 
     def answer(self, data, status=200, **headers):
@@ -205,9 +205,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body if self.cut is None else body[: self.cut])
+            self.wfile.write(body[: self.cut_response])
         self.wfile.flush()
-        if self.cut is not None:
+        if self.cut_response is not None:
             raise DroppedError
 
     def error(self, status, code, message):

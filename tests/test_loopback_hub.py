@@ -146,7 +146,7 @@ def test_a_busy_server_answers_after_the_asked_number_of_refusals(api, hub):
 
 
 def test_a_dropped_upload_leaves_no_commit_and_its_repetition_finishes(api, hub):
-    hub.fail("PUT /lfs", times=6, cut=1000)
+    hub.fail("PUT /lfs", times=6, cut_request=1000)
     with pytest.raises(RuntimeError, match=r"model\.safetensors"):
         publish(api)
     assert sorted(hub.repo(REPO).head.files) == [".gitattributes"]
@@ -156,7 +156,7 @@ def test_a_dropped_upload_leaves_no_commit_and_its_repetition_finishes(api, hub)
 
 def test_a_dropped_download_is_resumed_by_range(api, hub, tmp_path):
     publish(api)
-    hub.fail(r"GET /.*model\.safetensors", cut=1000)
+    hub.fail(r"GET /.*model\.safetensors", cut_response=1000)
     path = api.hf_hub_download(REPO, "model.safetensors", cache_dir=tmp_path)
     assert Path(path).read_bytes() == WEIGHTS
     gets = [request for request in hub.requests if request.startswith("GET /selmem/thing/resolve")]

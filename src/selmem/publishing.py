@@ -1,0 +1,154 @@
+"""Upload of a staged folder: all files in one commit, then the version's tag.
+
+`HfApi.upload_folder` may split a folder into several commits (huggingface_hub 2), which would show
+readers a half-published repository; `create_commit` does not.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from json import JSONDecodeError
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import (
+    BadRequestError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
+
+from selmem.checksums import SUMS_NAME, folder_files
+from selmem.errors import InputError
+
+# the library's own error is a subclass of its HTTP client's, whose package changed between versions
+HttpError: type[Exception] = HfHubHTTPError.__bases__[0]
+# files that the Hub itself puts into a new repository
+INITIAL_FILES = {".gitattributes", "README.md"}
+_REPEAT = "nothing half done is visible; run the same command again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """Where a published folder is: the repository's address, the commit and the tag."""
+
+    url: str
+    commit: str
+    tag: str
+
+
+def upload(
+    folder: Path, repo_type: str, repo_id: str, *, tag: str, endpoint: str | None = None
+) -> Publication:
+    """Make the repository hold exactly the files of `folder`, in one commit, and tag it.
+
+    An interrupted call leaves the repository as it was, or whole and without its tag; repeating it
+    finishes the work.
+
+    Raises:
+        InputError: no or a wrong token, a repository that was not made by selmem, a version that
+            is already published with other files, a server that does not answer.
+    """
+    api = HfApi(endpoint=endpoint)
+    with _clear_errors(repo_id):
+        api.whoami()
+        sdk = "gradio" if repo_type == "space" else None
+        url = api.create_repo(repo_id, repo_type=repo_type, exist_ok=True, space_sdk=sdk)
+        commit = _already_published(api, folder, repo_type, repo_id, tag)
+        if not commit:
+            commit = _commit(api, folder, repo_type, repo_id, tag)
+            api.create_tag(repo_id, tag=tag, revision=commit, repo_type=repo_type)
+    return Publication(url=str(url), commit=commit, tag=tag)
+
+
+def _commit(api: HfApi, folder: Path, repo_type: str, repo_id: str, tag: str) -> str:
+    head = api.repo_info(repo_id, repo_type=repo_type)
+    present = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=head.sha))
+    _refuse_foreign(repo_id, present)
+    info = api.create_commit(
+        repo_id,
+        _operations(folder, present),
+        commit_message=f"selmem {tag}",
+        repo_type=repo_type,
+        parent_commit=head.sha,
+    )
+    return str(info.oid)
+
+
+def _refuse_foreign(repo_id: str, present: set[str]) -> None:
+    foreign = sorted(present - INITIAL_FILES)
+    if foreign and SUMS_NAME not in present:
+        raise InputError(
+            f"{repo_id} exists and holds files that selmem did not publish "
+            f"({', '.join(foreign[:5])}); choose another id, or empty it first"
+        )
+
+
+def _already_published(api: HfApi, folder: Path, repo_type: str, repo_id: str, tag: str) -> str:
+    """Return the commit that `tag` names if it holds the files of `folder`; "" without that tag."""
+    refs = api.list_repo_refs(repo_id, repo_type=repo_type)
+    commit = next((ref.target_commit for ref in refs.tags if ref.name == tag), "")
+    if not commit:
+        return ""
+    with tempfile.TemporaryDirectory() as cache:
+        path = api.hf_hub_download(
+            repo_id, SUMS_NAME, repo_type=repo_type, revision=commit, cache_dir=cache
+        )
+        if Path(path).read_bytes() != (folder / SUMS_NAME).read_bytes():
+            raise InputError(
+                f"{tag} of {repo_id} is already published with other files; raise the version"
+            )
+    return commit
+
+
+def _operations(
+    folder: Path, present: set[str]
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    staged = folder_files(folder)
+    stale = sorted(present - set(staged) - {".gitattributes"})
+    return [
+        *(CommitOperationAdd(name, folder / name) for name in staged),
+        *(CommitOperationDelete(name) for name in stale),
+    ]
+
+
+@contextmanager
+def _clear_errors(repo_id: str) -> Iterator[None]:
+    """Turn what the client library raises into one line that says what to do."""
+    try:
+        yield
+    except LocalTokenNotFoundError as error:
+        raise InputError("no Hugging Face token: run `hf auth login` or set HF_TOKEN") from error
+    except HFValidationError as error:
+        raise InputError(f"{repo_id} is no repository id; expected NAMESPACE/NAME") from error
+    except OfflineModeIsEnabled as error:
+        raise InputError("HF_HUB_OFFLINE is set; unset it to publish") from error
+    except HfHubHTTPError as error:
+        raise InputError(f"{repo_id}: {_explain(error)}") from error
+    except HttpError as error:
+        raise InputError(f"{repo_id}: the connection failed; {_REPEAT}") from error
+    except JSONDecodeError as error:
+        raise InputError(f"{repo_id}: the Hub's answer was cut short; {_REPEAT}") from error
+    except ValueError as error:
+        # the library's own check of the card's metadata
+        if not isinstance(error.__cause__, BadRequestError):
+            raise
+        raise InputError(f"{repo_id}: the Hub refused the card: {error}") from error
+    except RuntimeError as error:
+        # the library wraps whatever stopped the upload of one file
+        if not isinstance(error.__cause__, HttpError):
+            raise
+        raise InputError(f"{repo_id}: the upload was interrupted; {_REPEAT}") from error
+
+
+def _explain(error: HfHubHTTPError) -> str:
+    status = error.response.status_code
+    reasons = {
+        400: f"the Hub refused the files ({error.server_message})",
+        401: "the Hub refused the token; run `hf auth login` or set HF_TOKEN to a valid one",
+        403: "the token may not write here; use one with write access to this namespace",
+        412: "the repository changed meanwhile; run the same command again",
+    }
+    return reasons.get(status, f"the Hub answered {status}; {_REPEAT}")
