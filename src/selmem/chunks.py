@@ -1,0 +1,182 @@
+"""Chunks: windows of T tokens inside a document, and the tokens of each word by characters."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerFast
+
+from selmem.documents import Document, Word
+from selmem.errors import InputError
+from selmem.tokenization import decode
+
+logger = logging.getLogger(__name__)
+
+_IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkWord:
+    """A word of a chunk and the chunk's tokens that share a character with it.
+
+    Attributes:
+        word_index: 0-based within the chunk.
+        text: characters of the whole word, as in the document.
+        token_start: first token, 0-based within the chunk.
+        token_end: one past the last token.
+        cut: whether the word also has tokens outside the chunk.
+        pos: see `Word`; likewise `entity` and `kind`.
+    """
+
+    word_index: int
+    text: str
+    token_start: int
+    token_end: int
+    cut: bool
+    pos: str | None
+    entity: str | None
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """`length` consecutive tokens of one document.
+
+    Attributes:
+        chunk_id: "source/doc_id/length/number within the document".
+        text: the decoded tokens.
+    """
+
+    chunk_id: str
+    doc_id: str
+    source: str
+    length: int
+    text: str
+    token_ids: tuple[int, ...]
+    words: tuple[ChunkWord, ...]
+
+
+@dataclass(frozen=True)
+class TokenizedDocument:
+    """A document, its token ids (n,) and the token span of each of its words."""
+
+    document: Document
+    token_ids: tuple[int, ...]
+    word_starts: _IntArray  # (n_words,) first token
+    word_ends: _IntArray  # (n_words,) one past the last token; equal to the start: no token
+
+
+def tokenize_document(document: Document, tokenizer: PreTrainedTokenizerFast) -> TokenizedDocument:
+    """Tokenize a whole document at once, without special tokens.
+
+    Text that looks like a special token ("<|endoftext|>") is tokenized as text.
+    """
+    encoding = tokenizer(
+        document.text,
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        split_special_tokens=True,
+        verbose=False,
+    )
+    offsets = np.asarray(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    bounds = np.array([(w.start, w.end) for w in document.words], dtype=np.int64).reshape(-1, 2)
+    starts = np.searchsorted(offsets[:, 1], bounds[:, 0], side="right")
+    ends = np.searchsorted(offsets[:, 0], bounds[:, 1], side="left")
+    return TokenizedDocument(document, tuple(encoding["input_ids"]), starts, ends)
+
+
+def chunk_documents(
+    documents: Iterable[Document], tokenizer: PreTrainedTokenizerFast, length: int
+) -> Iterator[Chunk]:
+    """Yield the chunks of each document in order; what is left at its end is dropped.
+
+    Documents shorter than a chunk are left out and counted in the log. A word that crosses a
+    border is in both chunks, with `cut` set.
+
+    Args:
+        documents: words in text order.
+        tokenizer: a fast tokenizer.
+        length: tokens per chunk, at least 1.
+
+    Raises:
+        InputError: no document has a chunk, two have the same id, or `length` is not positive.
+    """
+    if length < 1:
+        raise InputError(f"a chunk of {length} tokens: the length must be at least 1")
+    seen: set[tuple[str, str]] = set()
+    n_short = n_longest = 0
+    for document in documents:
+        key = (document.source, document.doc_id)
+        if key in seen:
+            raise InputError(f"two documents of {document.source} have the id {document.doc_id!r}")
+        seen.add(key)
+        tokenized = tokenize_document(document, tokenizer)
+        n_longest = max(n_longest, len(tokenized.token_ids))
+        n_short += len(tokenized.token_ids) < length
+        yield from cut_chunks(tokenized, tokenizer, length)
+    if n_longest < length:
+        raise InputError(f"text is shorter than a chunk: {n_longest} tokens, need {length}")
+    if n_short:
+        logger.info("%d of %d documents have under %d tokens", n_short, len(seen), length)
+
+
+def cut_chunks(
+    tokenized: TokenizedDocument, tokenizer: PreTrainedTokenizerFast, length: int
+) -> Iterator[Chunk]:
+    """Yield the whole windows of `length` tokens of one document."""
+    document = tokenized.document
+    for number in range(len(tokenized.token_ids) // length):
+        start = number * length
+        token_ids = tokenized.token_ids[start : start + length]
+        yield Chunk(
+            chunk_id=f"{document.source}/{document.doc_id}/{length}/{number}",
+            doc_id=document.doc_id,
+            source=document.source,
+            length=length,
+            text=decode(tokenizer, token_ids),
+            token_ids=token_ids,
+            words=_chunk_words(tokenized, start, start + length),
+        )
+
+
+def _chunk_words(tokenized: TokenizedDocument, start: int, end: int) -> tuple[ChunkWord, ...]:
+    """Return the words with a token in [start, end), their tokens counted from `start`."""
+    first = int(np.searchsorted(tokenized.word_ends, start, side="right"))
+    last = int(np.searchsorted(tokenized.word_starts, end, side="left"))
+    spans = (
+        (word, int(word_start), int(word_end))
+        for word, word_start, word_end in zip(
+            tokenized.document.words[first:last],
+            tokenized.word_starts[first:last],
+            tokenized.word_ends[first:last],
+            strict=True,
+        )
+        if word_start < word_end
+    )
+    return tuple(
+        _chunk_word(
+            index,
+            word,
+            tokenized.document.text,
+            (word_start - start, word_end - start),
+            end - start,
+        )
+        for index, (word, word_start, word_end) in enumerate(spans)
+    )
+
+
+def _chunk_word(index: int, word: Word, text: str, span: tuple[int, int], length: int) -> ChunkWord:
+    return ChunkWord(
+        word_index=index,
+        text=text[word.start : word.end],
+        token_start=max(span[0], 0),
+        token_end=min(span[1], length),
+        cut=span[0] < 0 or span[1] > length,
+        pos=word.pos,
+        entity=word.entity,
+        kind=word.kind,
+    )
