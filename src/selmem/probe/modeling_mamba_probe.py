@@ -1,0 +1,578 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Mamba-1 backbone that starts from a given state, and the probe built on it.
+
+Parameter names are those of transformers' MambaForCausalLM, so weights go both ways.
+
+Dims: B batch, T tokens, H hidden size, D inner channels, N state size, W convolution width,
+V vocabulary, L layers.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+
+from .configuration_mamba_probe import MambaProbeConfig
+from .linear_cross_entropy import IGNORED, linear_cross_entropy
+from .mamba_state import MambaState
+from .selective_scan import causal_conv, conv_update, selective_scan, selective_state_update
+
+
+class MambaRMSNorm(nn.Module):
+    """Root-mean-square norm with float32 statistics, in the dtype of its weight."""
+
+    def __init__(self, hidden_size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the normed hidden vectors (..., H)."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        weight = self.weight.to(wide)
+        return F.rms_norm(hidden.to(wide), weight.shape, weight, self.eps).to(self.weight.dtype)
+
+
+class MambaMixer(nn.Module):
+    """Gate, short convolution and selective scan of one layer."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.state_size = config.state_size
+        self.time_step_rank = int(config.time_step_rank)
+        inner = config.intermediate_size
+        self.conv1d = nn.Conv1d(
+            inner, inner, config.conv_kernel, groups=inner, bias=config.use_conv_bias
+        )
+        self.in_proj = nn.Linear(config.hidden_size, 2 * inner, bias=config.use_bias)
+        self.x_proj = nn.Linear(inner, self.time_step_rank + 2 * self.state_size, bias=False)
+        self.dt_proj = nn.Linear(self.time_step_rank, inner, bias=True)
+        self.A_log = nn.Parameter(torch.empty(inner, self.state_size))
+        self.D = nn.Parameter(torch.empty(inner))
+        self.out_proj = nn.Linear(inner, config.hidden_size, bias=config.use_bias)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        window: Tensor | None,
+        ssm: Tensor | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the output (B, T, H), the final window (B, D, W) and state (B, D, N).
+
+        `mask` (B, T, 1) is zero at padding, which then enters neither window nor state.
+        """
+        x, z = self.in_proj(hidden).chunk(2, dim=-1)
+        if mask is not None:
+            x = x * mask
+        x, window = causal_conv(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, window)
+        if mask is not None:
+            x = x * mask
+        dt, B, C = self._selection(x)
+        y, ssm = selective_scan(x, dt, self._A(), B, C, _wide(self.D), z, self._dt_bias(), ssm)
+        return self.out_proj(y), window, ssm
+
+    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor) -> Tensor:
+        """Advance window and state by one token in place; hidden and output are (B, H)."""
+        x, z = self.in_proj(hidden).chunk(2, dim=-1)
+        x = conv_update(window, x, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        dt, B, C = self._selection(x)
+        operands = (self._A(), B, C, _wide(self.D), z, self._dt_bias())
+        return self.out_proj(selective_state_update(ssm, x, dt, *operands))  # type: ignore[no-any-return]
+
+    def _selection(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = [self.time_step_rank, self.state_size, self.state_size]
+        low_rank, B, C = self.x_proj(x).split(sizes, dim=-1)
+        return F.linear(low_rank, self.dt_proj.weight), B, C
+
+    def _A(self) -> Tensor:
+        return -torch.exp(_wide(self.A_log))
+
+    def _dt_bias(self) -> Tensor:
+        return _wide(self.dt_proj.bias)
+
+
+class MambaBlock(GradientCheckpointingLayer):
+    """Norm, mixer and residual connection."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.residual_in_fp32 = config.residual_in_fp32
+        self.norm = MambaRMSNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.mixer = MambaMixer(config)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        window: Tensor | None,
+        ssm: Tensor | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return hidden (B, T, H), the final window (B, D, W) and the final state (B, D, N)."""
+        mixed, window, ssm = self.mixer(self.norm(hidden), window, ssm, mask)
+        return self._residual(hidden) + mixed, window, ssm
+
+    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor) -> Tensor:
+        """Advance by one token in place; hidden and output are (B, H)."""
+        mixed = self.mixer.step(self.norm(hidden), window, ssm)
+        return self._residual(hidden) + mixed
+
+    def _residual(self, hidden: Tensor) -> Tensor:
+        return _wide(hidden) if self.residual_in_fp32 else hidden
+
+
+class MambaBackbone(nn.Module):
+    """Embeddings, layers and final norm; the same for encoder and probe.
+
+    Args:
+        config: a MambaProbeConfig or transformers' MambaConfig.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        if config.hidden_act != "silu":
+            raise ValueError(f"hidden_act is {config.hidden_act!r}; only 'silu' is implemented")
+        self.config = config
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(MambaBlock(config) for _ in range(config.num_hidden_layers))
+        self.norm_f = MambaRMSNorm(config.hidden_size, config.layer_norm_epsilon)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        initial_state: MambaState | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+    ) -> tuple[Tensor, MambaState]:
+        """Read a text from `initial_state` on.
+
+        Args:
+            input_ids: int64, (B, T).
+            initial_state: zero if None.
+            attention_mask: 0 at padding, which must be on the left, else 1, (B, T).
+            inputs_embeds: in place of input_ids, (B, T, H).
+
+        Returns:
+            hidden vectors after the final norm (B, T, H), and the state after the last token.
+
+        Raises:
+            ValueError: for padding on the right, or together with an initial state.
+        """
+        hidden = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        mask = left_padding_mask(attention_mask)
+        if mask is not None and initial_state is not None:
+            raise ValueError("padding and an initial state exclude each other; use one length")
+        windows, states = [], []
+        for index, layer in enumerate(self.layers):
+            window, ssm = _layer_state(initial_state, index)
+            hidden, window, ssm = layer(hidden, window, ssm, mask)
+            windows.append(window)
+            states.append(ssm)
+        return self.norm_f(hidden), MambaState(torch.stack(windows), torch.stack(states))
+
+    def step(self, token_ids: Tensor, state: MambaState) -> Tensor:
+        """Read one token per row and advance `state` in place; no gradient.
+
+        Args:
+            token_ids: int64, (B,).
+            state: of B rows, in memory of its own.
+
+        Returns:
+            hidden vectors after the final norm, (B, H).
+        """
+        hidden = self.embeddings(token_ids)
+        for index, layer in enumerate(self.layers):
+            hidden = layer.step(hidden, state.conv[index], state.ssm[index])
+        return self.norm_f(hidden)  # type: ignore[no-any-return]
+
+
+class MambaLanguageModel(PreTrainedModel):
+    """What encoder and probe share: backbone, tied output layer, initialisation of weights."""
+
+    base_model_prefix = "backbone"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _no_split_modules = ["MambaBlock"]  # noqa: RUF012, transformers reads these off the class
+    _tied_weights_keys = {"lm_head.weight": "backbone.embeddings.weight"}  # noqa: RUF012
+    _is_stateful = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.backbone = MambaBackbone(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embeddings."""
+        return self.backbone.embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings."""
+        self.backbone.embeddings = value  # type: ignore[assignment]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return float32 logits (..., V) of hidden vectors (..., H)."""
+        return _wide(self.lm_head(hidden.to(self.lm_head.weight.dtype)))
+
+    def loss(
+        self, hidden: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Return the mean cross-entropy in nats over labels other than -100, without logits.
+
+        `num_items_in_batch` replaces the count when gradients are accumulated over batches.
+        """
+        total = linear_cross_entropy(hidden, self.lm_head.weight, labels)
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels != IGNORED).sum()
+        return total / num_items_in_batch
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MambaMixer):
+            _init_mixer(module, self.config)
+
+
+@dataclass
+class MambaProbeOutput(ModelOutput):
+    """What a probe or an encoder returns.
+
+    Args:
+        loss: mean cross-entropy in nats, when labels were given.
+        logits: float32, (B, T, V), unless only the loss was wanted.
+        state: the state after the last token.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    state: MambaState | None = None
+
+
+class MambaProbe(MambaLanguageModel, GenerationMixin):
+    """A Mamba that starts from the state of an encoder and writes back what the encoder read."""
+
+    config_class = MambaProbeConfig
+    config: MambaProbeConfig
+
+    def __init__(self, config: MambaProbeConfig) -> None:
+        super().__init__(config)
+        if config.condition == "none":
+            shape = (config.num_hidden_layers, config.intermediate_size)
+            self.null_conv = nn.Parameter(torch.zeros(*shape, config.conv_kernel))
+            self.null_ssm = nn.Parameter(torch.zeros(*shape, config.state_size))
+        self.post_init()
+
+    @classmethod
+    def from_encoder(
+        cls,
+        encoder: PreTrainedModel,
+        condition: str = "state",
+        *,
+        random_init: bool = False,
+        **config: Any,
+    ) -> "MambaProbe":
+        """Return a probe of the encoder's shape that starts with the encoder's own weights.
+
+        Args:
+            encoder: what `selmem.load_encoder` returns, or a stock MambaForCausalLM.
+            condition: the part of the state that the probe will see.
+            random_init: start from random weights instead, as a control.
+            **config: further fields of MambaProbeConfig.
+        """
+        probe = cls(_probe_config(encoder, condition, config))
+        if not random_init:
+            weights = {name: value.float() for name, value in encoder.state_dict().items()}
+            absent = probe.load_state_dict(weights, strict=False)
+            unknown = [n for n in absent.missing_keys if not n.startswith("null_")]
+            if unknown or absent.unexpected_keys:
+                raise ValueError(
+                    f"the encoder's weights do not fit: missing {unknown}, "
+                    f"unexpected {absent.unexpected_keys}"
+                )
+            probe.tie_weights()
+        return probe
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        state: Any = None,
+        labels: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        cache_params: MambaState | None = None,
+        return_logits: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **_unused: Any,
+    ) -> MambaProbeOutput:
+        """Read tokens, starting from the state of an encoder.
+
+        Args:
+            input_ids: [EOS] + text, int64, (B, T).
+            state: MambaState or transformers cache of the encoder, B rows; of no use to a null
+                probe. Its parts are zeroed as the probe's condition demands.
+            labels: text + [EOS], aligned with input_ids (nothing is shifted here), -100 ignored.
+            inputs_embeds: in place of input_ids, (B, T, H).
+            cache_params: state of this probe itself to continue from, taken as it is.
+            return_logits: whether to keep the logits; by default always, except in training
+                with labels.
+            num_items_in_batch: number of labels to divide the loss by; their count if None.
+
+        Raises:
+            ValueError: when the state is missing, or another encoder wrote it.
+        """
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        if tokens is None:
+            raise ValueError("expected input_ids or inputs_embeds, got neither")
+        start = cache_params
+        if start is None:
+            start = self.initial_state(state, tokens.shape[0])
+        hidden, final = self.backbone(input_ids, start, inputs_embeds=inputs_embeds)
+        if return_logits is None:
+            return_logits = labels is None or not self.training
+        return MambaProbeOutput(
+            loss=None if labels is None else self.loss(hidden, labels, num_items_in_batch),
+            logits=self.logits(hidden) if return_logits else None,
+            state=final,
+        )
+
+    def initial_state(self, state: Any = None, batch: int | None = None) -> MambaState:
+        """Return the state that the probe starts from: what its condition leaves of `state`.
+
+        Args:
+            state: MambaState or transformers cache; may be None for a null probe.
+            batch: number of rows, where it is not the state's.
+
+        Raises:
+            ValueError: when the state is missing, of another shape, or of another encoder.
+        """
+        if state is not None and not isinstance(state, MambaState):
+            state = MambaState.from_cache(state)
+        if self.config.condition == "none":
+            rows = batch if batch is not None else state.batch_size
+            shape = (-1, rows, -1, -1)
+            conv, ssm = self.null_conv[:, None].expand(shape), self.null_ssm[:, None].expand(shape)
+            return MambaState(conv, _wide(ssm))
+        if state is None:
+            raise ValueError(
+                "this probe reads a state: pass state=selmem.read_state(encoder, ...) or the "
+                "cache of a MambaForCausalLM"
+            )
+        self._check_state(state, batch)
+        return state.to(self.device).keep(self.config.condition)
+
+    def teacher_forcing(self, text_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return input_ids = [EOS] + text and labels = text + [EOS], (B, T + 1) for (B, T)."""
+        eos = text_ids.new_full((text_ids.shape[0], 1), self._eos())
+        return torch.cat([eos, text_ids], dim=1), torch.cat([text_ids, eos], dim=1)
+
+    @torch.no_grad()
+    def reconstruct(
+        self, state: Any, max_length: int, batch_size: int | None = None
+    ) -> torch.LongTensor:
+        """Return the text that the probe writes from `state`, greedily.
+
+        Args:
+            state: MambaState or transformers cache of the encoder, B rows.
+            max_length: most tokens to write; a row ends earlier at its EOS.
+            batch_size: rows decoded at a time; all if None.
+
+        Returns:
+            token ids, int64, (B, at most max_length); from its EOS on, a row is all EOS.
+        """
+        start = self.initial_state(state)
+        rows = torch.arange(start.batch_size, device=start.conv.device)
+        parts = [
+            self._reconstruct(start.select(part), max_length)
+            for part in rows.split(batch_size or max(1, len(rows)))
+        ]
+        longest = max((part.shape[1] for part in parts), default=0)
+        padded = [F.pad(p, (0, longest - p.shape[1]), value=self._eos()) for p in parts]
+        return torch.cat(padded)  # type: ignore[return-value]
+
+    def _reconstruct(self, state: MambaState, max_length: int) -> Tensor:
+        """Decode all rows of `state`, which is consumed; a row that ends leaves the batch."""
+        eos = self._eos()
+        rows = torch.arange(state.batch_size, device=self.device)
+        written = torch.full((len(rows), max_length), eos, device=self.device)
+        token = torch.full_like(rows, eos)
+        state = self._decoding_state(state)
+        for position in range(max_length):
+            token = self.logits(self.backbone.step(token, state)).argmax(-1)
+            written[rows, position] = token
+            going = token != eos
+            if not going.all():
+                kept = going.nonzero().squeeze(1)
+                if len(kept) == 0:
+                    return written[:, : position + 1]
+                rows, token = rows[kept], token[kept]
+                state = self._decoding_state(state.select(kept))
+        return written
+
+    def _decoding_state(self, state: MambaState) -> MambaState:
+        """Return a copy laid out for single steps: on CPU, states before channels in memory."""
+        conv = state.conv.to(self.lm_head.weight.dtype).clone(memory_format=torch.contiguous_format)
+        if self.device.type != "cpu":
+            return MambaState(conv, state.ssm.clone(memory_format=torch.contiguous_format))
+        ssm = state.ssm.transpose(2, 3).clone(memory_format=torch.contiguous_format)
+        return MambaState(conv, ssm.transpose(2, 3))
+
+    def _check_state(self, state: MambaState, batch: int | None) -> None:
+        ours, theirs = self.config.encoder_fingerprint, state.encoder_fingerprint
+        if ours is not None and theirs is not None and ours != theirs:
+            raise ValueError(
+                f"the state was written by an encoder with fingerprint {theirs}, but this probe "
+                f"reads {self.config.encoder_name_or_path} with fingerprint {ours}; use that "
+                "encoder or a probe of yours"
+            )
+        config = self.config
+        inner = (config.intermediate_size, config.conv_kernel)
+        expected = (config.num_hidden_layers, state.batch_size if batch is None else batch, *inner)
+        if state.conv.shape != expected or state.ssm.shape[3] != config.state_size:
+            raise ValueError(
+                f"the state has conv {tuple(state.conv.shape)} and ssm {tuple(state.ssm.shape)}, "
+                f"but this probe expects conv {expected} and {config.state_size} values in ssm"
+            )
+
+    def _eos(self) -> int:
+        if self.config.eos_token_id is None:
+            raise ValueError("the configuration names no eos_token_id, with which texts begin")
+        return self.config.eos_token_id
+
+    def generate(self, inputs: Tensor | None = None, *, state: Any = None, **kwargs: Any) -> Any:
+        """Write from `state` with transformers' generation (greedy, sampling, beams).
+
+        Without `inputs` the text starts after an EOS that is not returned, and max_length counts
+        the tokens written: `generate(state=s, max_length=n)` is then `reconstruct(s, n)`.
+
+        Args:
+            inputs: token ids to start from, EOS first, (B, T).
+            state: MambaState or transformers cache of the encoder, B rows.
+            **kwargs: as for transformers' generate.
+        """
+        start = self.initial_state(state, None if inputs is None else inputs.shape[0])
+        if inputs is not None:
+            return super().generate(inputs, cache_params=start, **kwargs)
+        if "max_length" in kwargs:
+            kwargs["max_new_tokens"] = kwargs.pop("max_length")
+        eos = torch.full((start.batch_size, 1), self._eos(), device=self.device)
+        embeds = self.backbone.embeddings(eos)
+        return super().generate(inputs_embeds=embeds, cache_params=start, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        *,
+        inputs_embeds: Tensor | None = None,
+        cache_params: MambaState | None = None,
+        is_first_iteration: bool = False,
+        **_unused: Any,
+    ) -> dict[str, Any]:
+        """Feed the whole prompt at first and then one token at a time."""
+        if not is_first_iteration:
+            return {"input_ids": input_ids[:, -1:], "cache_params": cache_params}
+        if inputs_embeds is not None:
+            return {"inputs_embeds": inputs_embeds, "cache_params": cache_params}
+        return {"input_ids": input_ids, "cache_params": cache_params}
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], **kwargs: Any
+    ) -> dict[str, Any]:
+        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
+        return {**model_kwargs, "cache_params": outputs.state}
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        start = model_kwargs["cache_params"]
+        rows = torch.arange(start.batch_size, device=self.device).repeat_interleave(expand_size)
+        model_kwargs["cache_params"] = start.select(rows)
+        return super()._expand_inputs_for_generation(  # type: ignore[no-any-return]
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+
+    def _reorder_cache(self, cache: MambaState, beam_idx: Tensor) -> MambaState:
+        return cache.select(beam_idx)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self and self.config.condition == "none":
+            init.zeros_(self.null_conv)
+            init.zeros_(self.null_ssm)
+
+
+def _probe_config(
+    encoder: PreTrainedModel, condition: str, fields: dict[str, Any]
+) -> MambaProbeConfig:
+    """Return the configuration of a probe that has the encoder's shape and names the encoder."""
+    own = {name for name in MambaProbeConfig.__annotations__ if hasattr(encoder.config, name)}
+    shape = {name: getattr(encoder.config, name) for name in own}
+    source = {
+        "encoder_name_or_path": encoder.config.name_or_path or None,
+        "encoder_revision": getattr(encoder, "revision", None),
+        "encoder_fingerprint": getattr(encoder, "fingerprint", None),
+    }
+    return MambaProbeConfig(**{**shape, **source, "condition": condition, **fields})
+
+
+def _init_mixer(mixer: MambaMixer, config: Any) -> None:
+    """Initialise one mixer as the authors of Mamba do (S4D-real A, log-uniform time steps)."""
+    ladder = torch.arange(1, config.state_size + 1, device=mixer.A_log.device).float().log()
+    init.copy_(mixer.A_log, ladder.expand_as(mixer.A_log))
+    init.ones_(mixer.D)
+    spread = mixer.time_step_rank**-0.5 * config.time_step_scale
+    if config.time_step_init_scheme == "constant":
+        init.constant_(mixer.dt_proj.weight, spread)
+    else:
+        init.uniform_(mixer.dt_proj.weight, -spread, spread)
+    low, high = math.log(config.time_step_min), math.log(config.time_step_max)
+    uniform = torch.rand(mixer.D.shape, device=mixer.D.device)
+    dt = torch.exp(uniform * (high - low) + low).clamp(min=config.time_step_floor)
+    # the inverse of softplus
+    init.copy_(mixer.dt_proj.bias, dt + torch.log(-torch.expm1(-dt)))
+    init.kaiming_uniform_(mixer.conv1d.weight, a=math.sqrt(5))
+    if mixer.conv1d.bias is not None:
+        init.zeros_(mixer.conv1d.bias)
+    out = mixer.out_proj.weight
+    init.kaiming_uniform_(out, a=math.sqrt(5))
+    if config.rescale_prenorm_residual and not getattr(out, "_is_hf_initialized", False):
+        out /= math.sqrt(config.num_hidden_layers)
+
+
+def _layer_state(state: MambaState | None, layer: int) -> tuple[Tensor | None, Tensor | None]:
+    return (None, None) if state is None else (state.conv[layer], state.ssm[layer])
+
+
+def left_padding_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """Return the mask (B, T, 1) of padding on the left, or None where there is no padding.
+
+    Raises:
+        ValueError: for padding on the right.
+    """
+    if attention_mask is None or bool(attention_mask.all()):
+        return None
+    if bool((attention_mask[:, 1:] < attention_mask[:, :-1]).any()):
+        raise ValueError(
+            "the texts are padded on the right, where padding would change the state; set the "
+            "tokenizer's padding_side='left'"
+        )
+    return attention_mask[..., None].bool()
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+MambaProbeConfig.register_for_auto_class()
+MambaProbe.register_for_auto_class("AutoModel")
