@@ -1,0 +1,298 @@
+"""Intervals, tests and effect sizes for rates whose errors come in documents.
+
+Every quantity here is a signed sum of ratios of totals over documents (a rate, a difference of two
+rates, a recovered fraction), so one bootstrap serves them all: documents are drawn with
+replacement, and the interval is studentised with the linearised variance of each resample. It is
+symmetric because documents differ much in size: `scripts/coverage.py` shows what it holds.
+
+Source: Hall 1988, "On symmetric bootstrap confidence intervals"; Särndal, Swensson and Wretman
+1992, section 5.5 (linearised variance of a ratio); Korn and Graubard 1998 (rare proportions).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+Floats = NDArray[np.float64]
+
+MIN_DOCUMENTS_INTERVAL = 10
+MIN_DOCUMENTS_TEST = 30
+
+# weights of one batch of resamples, in numbers
+_BATCH_NUMBERS = 4_000_000
+# above this share of resamples without any variation the studentised interval means nothing
+_MAX_DEGENERATE = 0.025
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """How documents are resampled; equal settings on equal documents draw equal resamples."""
+
+    n_resamples: int = 2000
+    seed: int = 0
+    level: float = 0.95  # of the intervals
+
+    def __post_init__(self) -> None:
+        if self.n_resamples < 1:
+            raise ValueError(f"n_resamples is {self.n_resamples}; give at least 1")
+        if not 0 < self.level < 1:
+            raise ValueError(f"level is {self.level}; give a number between 0 and 1, such as 0.95")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bootstrap:
+    """Estimates of C quantities with their bootstrap distributions.
+
+    Attributes:
+        value: (C,) estimates; nan where a denominator is 0.
+        se: (C,) linearised standard errors.
+        n_documents: (C,) documents with data (of the smallest group, for a difference).
+        replicates: (R, C) the quantity in each resample.
+        pivots: (R, C) (replicate - value) / standard error in that resample; nan where undefined.
+        level: confidence level of `interval()` and `percentile()`.
+    """
+
+    value: Floats
+    se: Floats
+    n_documents: NDArray[np.int64]
+    replicates: Floats
+    pivots: Floats
+    level: float
+
+    def interval(self, level: float | None = None) -> tuple[Floats, Floats]:
+        """Return the symmetric studentised interval, (C,) and (C,); nan below 10 documents."""
+        level = self.level if level is None else level
+        half = _quantiles(np.abs(self.pivots), (level,))[0] * self.se
+        return self._masked(self.value - half, self.value + half)
+
+    def rate_interval(self, level: float | None = None) -> tuple[Floats, Floats]:
+        """Return the interval of quantities that lie in [0, 1].
+
+        Where an event is so rare (or so common) that more than 2.5 % of the resamples hold no
+        variation, it is Korn and Graubard's binomial interval at the effective number of trials.
+        """
+        low, high = self.interval(level)
+        rare = np.mean(~np.isfinite(self.pivots), axis=0) > _MAX_DEGENERATE
+        rare_low, rare_high = self._rare(self.level if level is None else level)
+        low, high = np.where(rare, rare_low, low), np.where(rare, rare_high, high)
+        return self._masked(np.clip(low, 0, 1), np.clip(high, 0, 1))
+
+    def percentile(self, level: float | None = None) -> tuple[Floats, Floats]:
+        """Return the percentile interval, (C,) and (C,), for comparison; it is too short."""
+        tail = (1 - (self.level if level is None else level)) / 2
+        low, high = _quantiles(self.replicates, (tail, 1 - tail))
+        return self._masked(low, high)
+
+    def p_value(self) -> Floats:
+        """Return two-sided p-values against 0, (C,); nan below 30 documents."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            observed = np.abs(self.value / self.se)
+        beyond = (np.abs(self.pivots) >= observed).sum(axis=0)
+        p = (beyond + 1) / (np.isfinite(self.pivots).sum(axis=0) + 1)
+        return np.where((self.n_documents < MIN_DOCUMENTS_TEST) | ~np.isfinite(observed), np.nan, p)
+
+    def _rare(self, level: float) -> tuple[Floats, Floats]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            trials = self.value * (1 - self.value) / self.se**2
+        trials = np.where(self.se > 0, trials, self.n_documents)
+        hits = self.value * trials
+        tail = (1 - level) / 2
+        low = stats.beta.ppf(tail, hits, trials - hits + 1)
+        high = stats.beta.ppf(1 - tail, hits + 1, trials - hits)
+        return np.where(hits <= 0, 0.0, low), np.where(hits >= trials, 1.0, high)
+
+    def _masked(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        known = (self.n_documents >= MIN_DOCUMENTS_INTERVAL) & np.isfinite(self.value)
+        return np.where(known, low, np.nan), np.where(known, high, np.nan)
+
+
+def bootstrap(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    resampling: Resampling,
+    *,
+    coefficients: Sequence[float] = (1.0,),
+    strata: ArrayLike | None = None,
+) -> Bootstrap:
+    """Return estimates and resamples of C signed sums of ratios, sum_j c_j (sum_d n / sum_d m).
+
+    Args:
+        numerators: sums per document, (G, C) or (G, C, J).
+        denominators: likewise.
+        resampling: the resamples.
+        coefficients: J signs or weights; (1, -1) is a difference of two ratios, paired because
+            both are taken from the same resample.
+        strata: (G,) labels; documents are drawn within each (the sources of a pooled rate).
+
+    """
+    columns = _columns(numerators, denominators, len(coefficients))
+    n_documents, n_cells = columns.shape[:2]
+    labels = np.zeros(n_documents, int) if strata is None else np.asarray(strata)
+    signs = np.asarray(coefficients, float)
+    value, variance = _estimate(np.ones((1, n_documents)), columns, labels, signs)
+    replicates = np.empty((resampling.n_resamples, n_cells))
+    pivots = np.empty_like(replicates)
+    for rows, weights in resample_weights(labels, resampling):
+        values, variances = _estimate(weights, columns, labels, signs)
+        replicates[rows] = values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pivots[rows] = (values - value) / np.sqrt(variances)
+    pivots[~np.isfinite(pivots)] = np.nan
+    with_data = (columns[:, :, 1::2] != 0).sum(axis=0).min(axis=-1)
+    return Bootstrap(
+        value=value[0],
+        se=np.sqrt(variance[0]),
+        n_documents=with_data.astype(np.int64),
+        replicates=replicates,
+        pivots=pivots,
+        level=resampling.level,
+    )
+
+
+def difference(
+    first: tuple[ArrayLike, ArrayLike],
+    second: tuple[ArrayLike, ArrayLike],
+    resampling: Resampling,
+    *,
+    strata: ArrayLike | None = None,
+) -> Bootstrap:
+    """Return first ratio minus second ratio, both from the same resample of documents.
+
+    Args:
+        first: (numerators, denominators) per document, each (G, C).
+        second: likewise.
+        resampling: as in `bootstrap`.
+        strata: as in `bootstrap`.
+    """
+    numerators = np.stack([np.asarray(first[0], float), np.asarray(second[0], float)], axis=-1)
+    denominators = np.stack([np.asarray(first[1], float), np.asarray(second[1], float)], axis=-1)
+    return bootstrap(numerators, denominators, resampling, coefficients=(1, -1), strata=strata)
+
+
+def resample_weights(
+    strata: NDArray[np.generic], resampling: Resampling
+) -> Iterator[tuple[slice, Floats]]:
+    """Yield (rows, weights (rows, G)): how often each document was drawn, within its stratum."""
+    members = [np.flatnonzero(strata == label) for label in np.unique(strata)]
+    generators = [np.random.default_rng([resampling.seed, i]) for i in range(len(members))]
+    n_rows = max(1, _BATCH_NUMBERS // max(len(strata), 1))
+    for start in range(0, resampling.n_resamples, n_rows):
+        rows = slice(start, min(start + n_rows, resampling.n_resamples))
+        weights = np.zeros((rows.stop - rows.start, len(strata)))
+        for generator, documents in zip(generators, members, strict=True):
+            weights[:, documents] = _multinomial(generator, len(weights), len(documents))
+        yield rows, weights
+
+
+def holm(p_values: ArrayLike) -> tuple[Floats, Floats]:
+    """Return Holm-adjusted p-values and the confidence level that each interval then needs.
+
+    A nan is left out of the family and keeps level 0.95. A rejected hypothesis's interval at its
+    level excludes 0; the first that is not rejected sets the level of all behind it.
+    """
+    p = np.asarray(p_values, float)
+    adjusted, levels = np.full(p.shape, np.nan), np.full(p.shape, 0.95)
+    tested = np.flatnonzero(np.isfinite(p))
+    if not len(tested):
+        return adjusted, levels
+    adjusted[tested] = multipletests(p[tested], alpha=0.05, method="holm")[1]
+    order = tested[np.argsort(p[tested], kind="stable")]
+    n_rejected = int((adjusted[tested] <= 0.05).sum())
+    step = np.minimum(np.arange(len(order)), n_rejected)
+    levels[order] = 1 - 0.05 / (len(order) - np.minimum(step, len(order) - 1))
+    return adjusted, levels
+
+
+def odds_ratio(first: ArrayLike, second: ArrayLike) -> Floats:
+    """Return the odds of rate `first` over the odds of rate `second`; nan or inf at 0 and 1."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((a / (1 - a)) / (b / (1 - b)))
+
+
+def correlation_interval(
+    value: float, replicates: Floats, n_documents: int, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return (low, high, p), normal on Fisher's z scale with the spread of the replicates."""
+    z = np.arctanh(np.clip(replicates[np.isfinite(replicates)], -0.999999, 0.999999))
+    if n_documents < MIN_DOCUMENTS_INTERVAL or not np.isfinite(value) or len(z) < 2:
+        return np.nan, np.nan, np.nan
+    center, spread = np.arctanh(np.clip(value, -0.999999, 0.999999)), z.std(ddof=1)
+    half = stats.norm.ppf((1 + level) / 2) * spread
+    p = 2 * stats.norm.sf(abs(center) / spread) if spread > 0 else np.nan
+    tested = n_documents >= MIN_DOCUMENTS_TEST
+    return float(np.tanh(center - half)), float(np.tanh(center + half)), p if tested else np.nan
+
+
+def _columns(numerators: ArrayLike, denominators: ArrayLike, n_ratios: int) -> Floats:
+    top, bottom = np.asarray(numerators, float), np.asarray(denominators, float)
+    if top.shape != bottom.shape:
+        raise ValueError(f"numerators are {top.shape} but denominators {bottom.shape}")
+    if top.ndim == 2:
+        top, bottom = top[:, :, None], bottom[:, :, None]
+    if top.ndim != 3 or top.shape[2] != n_ratios or not len(top):
+        raise ValueError(
+            f"got {top.shape} for {n_ratios} coefficients; expected (documents, cells, {n_ratios})"
+        )
+    return np.stack([top, bottom], axis=-1).reshape(*top.shape[:2], 2 * n_ratios)
+
+
+def _multinomial(generator: np.random.Generator, n_rows: int, n_documents: int) -> Floats:
+    draws = generator.integers(0, n_documents, (n_rows, n_documents))
+    draws += np.arange(n_rows)[:, None] * n_documents
+    counts = np.bincount(draws.ravel(), minlength=draws.size)
+    return counts.reshape(draws.shape).astype(float)
+
+
+def _estimate(
+    weights: Floats, columns: Floats, strata: NDArray[np.generic], signs: Floats
+) -> tuple[Floats, Floats]:
+    """Return the quantity and its linearised variance in each of R weightings, (R, C) each."""
+    totals, covariances = _moments(weights, columns, strata)
+    top, bottom = totals[..., 0::2], totals[..., 1::2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = top / bottom
+        gradient = np.stack([signs / bottom, -signs * ratios / bottom], axis=-1)
+    gradient = gradient.reshape(totals.shape)
+    variance = np.einsum("rci,rcij,rcj->rc", gradient, covariances, gradient)
+    noise = 1e-13 * np.einsum("rci,rcii->rc", gradient**2, np.abs(covariances))
+    return (ratios * signs).sum(axis=-1), np.where(variance > noise, variance, 0.0)
+
+
+def _moments(
+    weights: Floats, columns: Floats, strata: NDArray[np.generic]
+) -> tuple[Floats, Floats]:
+    """Return totals (R, C, k) and the covariance matrices of the totals (R, C, k, k)."""
+    n_cells, k = columns.shape[1:]
+    totals = np.zeros((len(weights), n_cells, k))
+    covariances = np.zeros((len(weights), n_cells, k, k))
+    for label in np.unique(strata):
+        inside = strata == label
+        w, x = weights[:, inside], columns[inside]
+        n = x.shape[0]
+        sums = (w @ x.reshape(n, -1)).reshape(totals.shape)
+        totals += sums
+        if n == 1:
+            continue
+        for i in range(k):
+            for j in range(i, k):
+                products = w @ (x[:, :, i] * x[:, :, j])
+                covariance = (products - sums[..., i] * sums[..., j] / n) * (n / (n - 1))
+                covariances[..., i, j] += covariance
+                if i != j:
+                    covariances[..., j, i] += covariance
+    return totals, covariances
+
+
+def _quantiles(values: Floats, levels: Sequence[float]) -> Floats:
+    """Return quantiles over the rows, (len(levels), C), skipping nan; nan for a column of nan."""
+    found = np.full((len(levels), values.shape[1]), np.nan)
+    missing = np.isnan(values).any(axis=0)
+    found[:, ~missing] = np.quantile(values[:, ~missing], levels, axis=0)
+    for column in np.flatnonzero(missing & np.isfinite(values).any(axis=0)):
+        found[:, column] = np.nanquantile(values[:, column], levels)
+    return found
