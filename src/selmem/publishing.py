@@ -5,29 +5,17 @@ readers a half-published repository; `create_commit` does not.
 """
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from json import JSONDecodeError
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import (
-    BadRequestError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-)
 
 from selmem.checksums import SUMS_NAME, folder_files
 from selmem.errors import InputError
+from selmem.hub_errors import clear_errors
 
-# the library's own error is a subclass of its HTTP client's, whose package changed between versions
-HttpError: type[Exception] = HfHubHTTPError.__bases__[0]
 # files that the Hub itself puts into a new repository
 INITIAL_FILES = {".gitattributes", "README.md"}
-_REPEAT = "nothing half done is visible; run the same command again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +40,7 @@ def upload(
             is already published with other files, a server that does not answer.
     """
     api = HfApi(endpoint=endpoint)
-    with _clear_errors(repo_id):
+    with clear_errors(repo_id):
         api.whoami()
         sdk = "gradio" if repo_type == "space" else None
         url = api.create_repo(repo_id, repo_type=repo_type, exist_ok=True, space_sdk=sdk)
@@ -112,43 +100,3 @@ def _operations(
         *(CommitOperationAdd(name, folder / name) for name in staged),
         *(CommitOperationDelete(name) for name in stale),
     ]
-
-
-@contextmanager
-def _clear_errors(repo_id: str) -> Iterator[None]:
-    """Turn what the client library raises into one line that says what to do."""
-    try:
-        yield
-    except LocalTokenNotFoundError as error:
-        raise InputError("no Hugging Face token: run `hf auth login` or set HF_TOKEN") from error
-    except HFValidationError as error:
-        raise InputError(f"{repo_id} is no repository id; expected NAMESPACE/NAME") from error
-    except OfflineModeIsEnabled as error:
-        raise InputError("HF_HUB_OFFLINE is set; unset it to publish") from error
-    except HfHubHTTPError as error:
-        raise InputError(f"{repo_id}: {_explain(error)}") from error
-    except HttpError as error:
-        raise InputError(f"{repo_id}: the connection failed; {_REPEAT}") from error
-    except JSONDecodeError as error:
-        raise InputError(f"{repo_id}: the Hub's answer was cut short; {_REPEAT}") from error
-    except ValueError as error:
-        # the library's own check of the card's metadata
-        if not isinstance(error.__cause__, BadRequestError):
-            raise
-        raise InputError(f"{repo_id}: the Hub refused the card: {error}") from error
-    except RuntimeError as error:
-        # the library wraps whatever stopped the upload of one file
-        if not isinstance(error.__cause__, HttpError):
-            raise
-        raise InputError(f"{repo_id}: the upload was interrupted; {_REPEAT}") from error
-
-
-def _explain(error: HfHubHTTPError) -> str:
-    status = error.response.status_code
-    reasons = {
-        400: f"the Hub refused the files ({error.server_message})",
-        401: "the Hub refused the token; run `hf auth login` or set HF_TOKEN to a valid one",
-        403: "the token may not write here; use one with write access to this namespace",
-        412: "the repository changed meanwhile; run the same command again",
-    }
-    return reasons.get(status, f"the Hub answered {status}; {_REPEAT}")
