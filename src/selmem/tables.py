@@ -7,7 +7,7 @@ metadata the run's configuration, the hash of it, and the versions that made it.
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -172,16 +172,33 @@ def write_table(table: pa.Table, path: Path, *, metadata: Mapping[str, Any]) -> 
         )
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(
+    path: Path, *, columns: Sequence[str] | None = None, dictionary: Sequence[str] = ()
+) -> pa.Table:
     """Read one table.
 
+    Args:
+        path: a Parquet file.
+        columns: those to read; all if None.
+        dictionary: text columns to read as dictionary arrays, which saves memory.
+
     Raises:
-        InputError: the file is absent, truncated or no Parquet.
+        InputError: the file is absent, truncated or no Parquet, or lacks one of `columns`.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; `selmem measure` writes it")
     try:
-        return pq.read_table(path)
+        missing = set(columns or ()) - set(pq.read_schema(path).names)
+        if missing:
+            raise InputError(
+                f"{path} lacks the columns {', '.join(sorted(missing))}; "
+                "make it again with `selmem measure`"
+            )
+        return pq.read_table(
+            path,
+            columns=None if columns is None else list(columns),
+            read_dictionary=list(dictionary) or None,
+        )
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a whole Parquet file ({error}); make it again") from error
 
