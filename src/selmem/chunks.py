@@ -128,19 +128,26 @@ def cut_chunks(
     tokenized: TokenizedDocument, tokenizer: PreTrainedTokenizerFast, length: int
 ) -> Iterator[Chunk]:
     """Yield the whole windows of `length` tokens of one document."""
-    document = tokenized.document
     for number in range(len(tokenized.token_ids) // length):
-        start = number * length
-        token_ids = tokenized.token_ids[start : start + length]
-        yield Chunk(
-            chunk_id=f"{document.source}/{document.doc_id}/{length}/{number}",
-            doc_id=document.doc_id,
-            source=document.source,
-            length=length,
-            text=decode(tokenizer, token_ids),
-            token_ids=token_ids,
-            words=_chunk_words(tokenized, start, start + length),
-        )
+        yield cut_chunk(tokenized, tokenizer, length, number)
+
+
+def cut_chunk(
+    tokenized: TokenizedDocument, tokenizer: PreTrainedTokenizerFast, length: int, number: int
+) -> Chunk:
+    """Return window `number`, counted from 0, of `length` tokens of one document."""
+    document = tokenized.document
+    start = number * length
+    token_ids = tokenized.token_ids[start : start + length]
+    return Chunk(
+        chunk_id=f"{document.source}/{document.doc_id}/{length}/{number}",
+        doc_id=document.doc_id,
+        source=document.source,
+        length=length,
+        text=decode(tokenizer, token_ids),
+        token_ids=token_ids,
+        words=_chunk_words(tokenized, start, start + length),
+    )
 
 
 def _chunk_words(tokenized: TokenizedDocument, start: int, end: int) -> tuple[ChunkWord, ...]:

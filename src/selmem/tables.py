@@ -30,6 +30,7 @@ CHUNKS = pa.schema(
         ("length", pa.int32()),  # tokens
         ("text", pa.string()),
         ("token_ids", _INT_LIST),
+        ("pretoken_ends", _INT_LIST),  # characters of `text` after which a pre-token ends
     ]
 )
 
@@ -42,6 +43,7 @@ RECONSTRUCTIONS = pa.schema(
         ("reference", pa.string()),
         ("text", pa.string()),
         ("token_ids", _INT_LIST),  # without EOS
+        ("pretoken_ends", _INT_LIST),  # of `text`
         ("rouge1_f1", pa.float32()),
         ("rouge2_f1", pa.float32()),
         ("rougeL_f1", pa.float32()),
@@ -66,6 +68,8 @@ TOKENS = pa.schema(
         ("base_bits", pa.float32()),
         ("recovered_bits", pa.float32()),
         ("forced_argmax_id", pa.int32()),
+        ("forced_confidence", pa.float32()),  # the probe's probability of that token
+        ("null_argmax_id", pa.int32()),  # the null probe's best guess: the floor of forced rates
         ("aligned", pa.bool_()),
     ]
 )
@@ -75,7 +79,10 @@ WORDS = pa.schema(
         ("chunk_id", pa.string()),
         ("word_index", pa.int32()),  # 0-based within the chunk
         ("word", pa.string()),
-        ("n_tokens", pa.int32()),
+        ("char_start", pa.int32()),  # of what the chunk's text holds of the word
+        ("char_end", pa.int32()),
+        ("token_start", pa.int32()),
+        ("n_tokens", pa.int32()),  # in the chunk
         ("cut", pa.bool_()),
         ("pos", pa.string()),
         ("entity", pa.string()),
