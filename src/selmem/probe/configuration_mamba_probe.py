@@ -35,7 +35,7 @@ class MambaProbeConfig(PreTrainedConfig):
     bos_token_id: int | None = 0
     eos_token_id: int | None = 0
     expand: int = 2
-    intermediate_size: int | None = None
+    intermediate_size: int = 0  # 0: expand * hidden_size
     conv_kernel: int = 4
     use_bias: bool = False
     use_conv_bias: bool = True
@@ -65,7 +65,7 @@ class MambaProbeConfig(PreTrainedConfig):
         Raises:
             ValueError: for an unknown condition or a length below one token.
         """
-        if self.intermediate_size is None:
+        if self.intermediate_size == 0:
             self.intermediate_size = int(self.expand * self.hidden_size)
         if self.time_step_rank == "auto":
             self.time_step_rank = math.ceil(self.hidden_size / 16)

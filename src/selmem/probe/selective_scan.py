@@ -13,8 +13,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +22,18 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 IMPLEMENTATIONS = ("triton", "torch", "mamba_ssm")
-# steps between two saved states: the backward pass recomputes the states in between
-SAVE_EVERY = 16
+
+
+class Operations(NamedTuple):
+    """One implementation of the four operations of this module, without the argument that chooses.
+
+    On a GPU the functions of `triton_scan`, elsewhere those of `torch_scan`.
+    """
+
+    selective_scan: Callable[..., tuple[Tensor, Tensor]]
+    causal_conv: Callable[..., tuple[Tensor, Tensor]]
+    selective_state_update: Callable[..., Tensor]
+    conv_update: Callable[..., Tensor]
 
 
 def selective_scan(
@@ -64,16 +73,8 @@ def selective_scan(
 
     Source: Gu and Dao 2023, arXiv:2312.00752, Eq. 2.
     """
-    operands = (x, dt, A, B, C, D, z, dt_bias, initial_state)
-    chosen = choose_implementation(implementation, x.device)
-    if chosen == "triton":
-        return _triton().selective_scan(*operands)  # type: ignore[no-any-return]
-    if chosen == "mamba_ssm":
-        return _scan_mamba_ssm(*operands)
-    if torch.is_grad_enabled() and any(o is not None and o.requires_grad for o in operands):
-        return _apply_torch_scan(*operands)
-    y, final_state, _ = _scan_torch(*operands)
-    return y, final_state
+    scan = operations(implementation, x.device).selective_scan
+    return scan(x, dt, A, B, C, D, z, dt_bias, initial_state)
 
 
 def selective_scan_ref(
@@ -123,17 +124,8 @@ def causal_conv(
     Returns:
         y (B, T, D) in the dtype of x, and the last W inputs (B, D, W) in the dtype of x.
     """
-    chosen = choose_implementation(implementation, x.device)
-    if chosen == "triton":
-        return _triton().causal_conv(x, weight, bias, initial_window)  # type: ignore[no-any-return]
-    width, wide = weight.shape[1], _wide(x)
-    padded = _with_window(x, width, initial_window)
-    taps = weight.to(wide)
-    y = padded[:, 1 : 1 + x.shape[1]] * taps[:, 0]
-    for tap in range(1, width):
-        y = torch.addcmul(y, padded[:, tap + 1 : tap + 1 + x.shape[1]], taps[:, tap])
-    y = F.silu(y if bias is None else y + bias.to(wide))
-    return y.to(x.dtype), padded[:, -width:].transpose(1, 2)
+    conv = operations(implementation, x.device).causal_conv
+    return conv(x, weight, bias, initial_window)
 
 
 def causal_conv_ref(
@@ -165,18 +157,8 @@ def selective_state_update(
 
     The arguments are those of `selective_scan` without the axis of tokens; no gradient.
     """
-    operands = (state, x, dt, A, B, C, D, z, dt_bias)
-    chosen = choose_implementation(implementation, x.device)
-    if chosen == "triton":
-        return _triton().selective_state_update(*operands)  # type: ignore[no-any-return]
-    wide = state.dtype
-    delta = F.softplus(dt.to(wide) + dt_bias)
-    # states before channels: long contiguous rows, which is how the caller's state is laid out
-    rows = state.transpose(1, 2)
-    decay = (delta[:, None, :] * A.t()).exp_()
-    rows.mul_(decay).addcmul_(B.to(wide)[:, :, None], (delta * x)[:, None, :])
-    y = torch.matmul(C.to(wide)[:, None, :], rows).squeeze(1)
-    return ((y + D * x) * F.silu(z.to(wide))).to(x.dtype)
+    update = operations(implementation, x.device).selective_state_update
+    return update(state, x, dt, A, B, C, D, z, dt_bias)
 
 
 def selective_state_update_ref(
@@ -206,11 +188,7 @@ def conv_update(
     implementation: str | None = None,
 ) -> Tensor:
     """Shift x (B, D) into `window` (B, D, W) in place and return the convolution (B, D)."""
-    if choose_implementation(implementation, x.device) == "triton":
-        return _triton().conv_update(window, x, weight, bias)  # type: ignore[no-any-return]
-    window.copy_(torch.cat([window[..., 1:], x[..., None].to(window.dtype)], dim=-1))
-    y = (window * weight).sum(-1)
-    return F.silu(y if bias is None else y + bias).to(x.dtype)
+    return operations(implementation, x.device).conv_update(window, x, weight, bias)
 
 
 def conv_update_ref(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -220,48 +198,52 @@ def conv_update_ref(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | No
     return y[:, 0]
 
 
-def choose_implementation(asked: str | None, device: torch.device) -> str:
-    """Return "triton", "torch" or "mamba_ssm" for `device`; the argument and SELMEM_SCAN decide.
+def operations(asked: str | None, device: torch.device) -> Operations:
+    """Return the implementation for `device`; the argument or SELMEM_SCAN may name another.
 
     Raises:
         ValueError: for an unknown name.
         ImportError: when what was asked for is not installed or does not run here.
     """
-    return _choose(asked or os.environ.get("SELMEM_SCAN") or None, device.type)
+    return _operations(asked or os.environ.get("SELMEM_SCAN") or None, device.type)
 
 
 @functools.cache
-def _choose(asked: str | None, device_type: str) -> str:
-    if asked is None:
-        chosen = "triton" if device_type == "cuda" and _triton_available() else "torch"
-        logger.info("scan on %s: %s (automatic)", device_type, chosen)
-        return chosen
-    if asked not in IMPLEMENTATIONS:
+def _operations(asked: str | None, device_type: str) -> Operations:
+    if asked not in (None, *IMPLEMENTATIONS):
         raise ValueError(f"scan implementation {asked!r} is unknown; one of {IMPLEMENTATIONS}")
-    missing = asked == "triton" and not _triton_available()
-    missing |= asked == "mamba_ssm" and importlib.util.find_spec("mamba_ssm") is None
+    missing = (asked == "triton" and not _triton_runs()) or (
+        asked == "mamba_ssm" and importlib.util.find_spec("mamba_ssm") is None
+    )
     if missing:
         raise ImportError(
             f"scan implementation {asked!r} was asked for and is not available here; install it "
             "or unset SELMEM_SCAN"
         )
-    logger.info("scan on %s: %s (asked for)", device_type, asked)
-    return asked
+    chosen = asked or ("triton" if device_type == "cuda" and _triton_runs() else "torch")
+    logger.info("scan on %s: %s (%s)", device_type, chosen, "asked for" if asked else "automatic")
+    return _load(chosen)
 
 
-def _triton() -> ModuleType:
-    from . import triton_scan
-
-    return triton_scan
-
-
-def _triton_available() -> bool:
+def _triton_runs() -> bool:
     if importlib.util.find_spec("triton") is None:
         return False
-    return bool(_triton().available())
+    from .triton_scan import available
+
+    return available()
 
 
-def _scan_mamba_ssm(
+def _load(chosen: str) -> Operations:
+    if chosen == "triton":
+        from .triton_scan import causal_conv, conv_update, selective_scan, selective_state_update
+    else:
+        from .torch_scan import causal_conv, conv_update, selective_scan, selective_state_update
+    if chosen == "mamba_ssm":
+        selective_scan = _mamba_ssm_scan
+    return Operations(selective_scan, causal_conv, selective_state_update, conv_update)
+
+
+def _mamba_ssm_scan(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -270,171 +252,20 @@ def _scan_mamba_ssm(
     D: Tensor,
     z: Tensor,
     dt_bias: Tensor,
-    initial_state: Tensor | None,
+    initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
+    """Encode with mamba_ssm's kernel; no gradient goes through the final state it returns."""
     if initial_state is not None:
         raise ValueError(
             "mamba_ssm's scan takes no initial state, so it can encode but not run a probe; "
             "use 'triton' or 'torch'"
         )
+    scan = importlib.import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
     x, dt, z, B, C = (part.transpose(1, 2) for part in (x, dt, z, B, C))
-    y, final_state = selective_scan_fn(
+    y, final_state = scan(
         x, dt, A, B, C, D, z, dt_bias, delta_softplus=True, return_last_state=True
     )
     return y.transpose(1, 2), final_state
-
-
-def _scan_torch(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None,
-    saved_states: list[Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y, the final state and the scan's output before skip and gate (B, T, D).
-
-    The loop never holds more than one (B, N, D) state: memory traffic, not arithmetic, is what
-    the CPU runs out of. `saved_states` receives a copy of the state before every SAVE_EVERY-th
-    token.
-    """
-    wide = _wide(x)
-    delta = F.softplus(dt.to(wide) + dt_bias)
-    inputs = delta * x
-    B, C = B.to(wide), C.to(wide)
-    rows = A.to(wide).t().contiguous()
-    state = x.new_zeros(x.shape[0], *rows.shape, dtype=wide)
-    if initial_state is not None:
-        state.copy_(initial_state.transpose(1, 2))
-    decay = torch.empty_like(state)
-    scanned = torch.empty_like(delta)
-    with torch.autocast(x.device.type, enabled=False):
-        for t in range(x.shape[1]):
-            if saved_states is not None and t % SAVE_EVERY == 0:
-                saved_states.append(state.clone())
-            torch.mul(delta[:, t, None, :], rows, out=decay)
-            state.mul_(decay.exp_()).addcmul_(B[:, t, :, None], inputs[:, t, None, :])
-            scanned[:, t] = torch.bmm(C[:, t, None, :], state).squeeze(1)
-    y = torch.addcmul(scanned, x.to(wide), D.to(wide)).mul_(F.silu(z.to(wide)))
-    return y.to(x.dtype), state.transpose(1, 2), scanned
-
-
-class _TorchScan(torch.autograd.Function):
-    """`_scan_torch` with a backward pass that recomputes the states between the saved ones."""
-
-    @staticmethod
-    def forward(ctx: Any, *operands: Any) -> tuple[Tensor, Tensor]:
-        saved: list[Tensor] = []
-        y, final_state, scanned = _scan_torch(*operands, saved_states=saved)
-        ctx.save_for_backward(*operands[:-1], scanned, *saved)
-        ctx.has_initial_state = operands[-1] is not None
-        return y, final_state
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor) -> tuple[Tensor | None, ...]:
-        x, dt, A, B, C, D, z, dt_bias, scanned, *saved = ctx.saved_tensors
-        with torch.autocast(x.device.type, enabled=False):
-            grads = _scan_backward(
-                (x, dt, A, B, C, D, z, dt_bias), scanned, saved, grad_y, grad_final
-            )
-        return (*grads[:-1], grads[-1] if ctx.has_initial_state else None)
-
-
-_apply_torch_scan: Callable[..., tuple[Tensor, Tensor]] = _TorchScan.apply
-
-
-def _scan_backward(
-    operands: tuple[Tensor, ...],
-    scanned: Tensor,
-    saved: list[Tensor],
-    grad_y: Tensor,
-    grad_final: Tensor,
-) -> tuple[Tensor, ...]:
-    """Return the gradients of all nine operands of the scan, each in the dtype of its operand."""
-    x, dt, A, B, C, D, z, dt_bias = operands
-    wide = _wide(x)
-    xw, zw, Bw, Cw, grad_y = (part.to(wide) for part in (x, z, B, C, grad_y))
-    raw = dt.to(wide) + dt_bias
-    delta = F.softplus(raw)
-    gate = torch.sigmoid(zw)
-    skipped = torch.addcmul(scanned, xw, D.to(wide))
-    grad_z = grad_y * skipped * gate * (1 + zw * (1 - gate))
-    grad_scanned = grad_y * zw * gate
-    rows = A.to(wide).t().contiguous()
-    sweep = _Sweep(rows, delta, xw, Bw, Cw, grad_scanned, grad_final.transpose(1, 2).to(wide))
-    for segment in reversed(range(len(saved))):
-        sweep.segment(segment * SAVE_EVERY, saved[segment])
-    grad_x = sweep.grad_x + grad_scanned * D.to(wide)
-    grad_dt = sweep.grad_delta * torch.sigmoid(raw)
-    grads = (
-        grad_x,
-        grad_dt,
-        sweep.grad_rows.t(),
-        sweep.grad_B,
-        sweep.grad_C,
-        (grad_scanned * xw).sum((0, 1)),
-        grad_z,
-        grad_dt.sum((0, 1)),
-        sweep.grad_state.transpose(1, 2),
-    )
-    wanted = (*(part.dtype for part in operands), wide)
-    return tuple(grad.to(dtype) for grad, dtype in zip(grads, wanted, strict=True))
-
-
-class _Sweep:
-    """The backward sweep over tokens, segment by segment from the last to the first."""
-
-    def __init__(
-        self,
-        rows: Tensor,
-        delta: Tensor,
-        x: Tensor,
-        B: Tensor,
-        C: Tensor,
-        grad_scanned: Tensor,
-        grad_state: Tensor,
-    ) -> None:
-        self.rows, self.delta, self.x, self.B, self.C = rows, delta, x, B, C
-        self.inputs = delta * x
-        self.grad_scanned = grad_scanned
-        self.grad_state = grad_state.clone(memory_format=torch.contiguous_format)  # (B, N, D)
-        self.grad_rows = torch.zeros_like(rows)
-        self.grad_delta, self.grad_x = torch.empty_like(x), torch.empty_like(x)
-        self.grad_B, self.grad_C = torch.empty_like(B), torch.empty_like(C)
-
-    def segment(self, start: int, state: Tensor) -> None:
-        """Recompute the states after `start` from the one before it, then go back over them."""
-        stop = min(start + SAVE_EVERY, self.x.shape[1])
-        decays, states = [], [state]
-        for t in range(start, stop):
-            decays.append(torch.mul(self.delta[:, t, None, :], self.rows).exp_())
-            states.append(
-                torch.addcmul(
-                    decays[-1] * states[-1], self.B[:, t, :, None], self.inputs[:, t, None, :]
-                )
-            )
-        for t in reversed(range(start, stop)):
-            self._token(t, decays[t - start], states[t - start], states[t - start + 1])
-
-    def _token(self, t: int, decay: Tensor, before: Tensor, after: Tensor) -> None:
-        grad_scanned = self.grad_scanned[:, t, :, None]  # (B, D, 1)
-        self.grad_C[:, t] = torch.bmm(after, grad_scanned).squeeze(2)
-        self.grad_state.addcmul_(self.C[:, t, :, None], self.grad_scanned[:, t, None, :])
-        self.grad_B[:, t] = torch.bmm(self.grad_state, self.inputs[:, t, :, None]).squeeze(2)
-        grad_inputs = torch.bmm(self.B[:, t, None, :], self.grad_state).squeeze(1)
-        self.grad_state.mul_(decay)
-        exponent = self.grad_state * before  # (B, N, D): gradient of delta * A
-        self.grad_rows.add_((exponent * self.delta[:, t, None, :]).sum(0))
-        through_decay = (exponent * self.rows).sum(1)
-        self.grad_delta[:, t] = torch.addcmul(through_decay, grad_inputs, self.x[:, t])
-        self.grad_x[:, t] = grad_inputs * self.delta[:, t]
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Mamba-1 backbone of encoder and probe: it starts from a given state and returns its last.
+
+Parameter names are those of transformers' MambaModel, so weights go both ways.
+
+Dims: B batch, T tokens, H hidden size, D inner channels, N state size, W convolution width.
+"""
+
+import math
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .mamba_state import MambaState
+from .selective_scan import causal_conv, conv_update, selective_scan, selective_state_update
+
+
+class MambaRMSNorm(nn.Module):
+    """Root-mean-square norm with float32 statistics, in the dtype of its weight."""
+
+    def __init__(self, hidden_size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the normed hidden vectors (..., H)."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        weight = self.weight.to(wide)
+        return F.rms_norm(hidden.to(wide), weight.shape, weight, self.eps).to(self.weight.dtype)
+
+
+class MambaMixer(nn.Module):
+    """Gate, short convolution and selective scan of one layer."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.state_size = config.state_size
+        self.time_step_rank = int(config.time_step_rank)
+        inner = config.intermediate_size
+        self.conv1d = nn.Conv1d(
+            inner, inner, config.conv_kernel, groups=inner, bias=config.use_conv_bias
+        )
+        self.in_proj = nn.Linear(config.hidden_size, 2 * inner, bias=config.use_bias)
+        self.x_proj = nn.Linear(inner, self.time_step_rank + 2 * self.state_size, bias=False)
+        self.dt_proj = nn.Linear(self.time_step_rank, inner, bias=True)
+        self.A_log = nn.Parameter(torch.empty(inner, self.state_size))
+        self.D = nn.Parameter(torch.empty(inner))
+        self.out_proj = nn.Linear(inner, config.hidden_size, bias=config.use_bias)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        window: Tensor | None,
+        ssm: Tensor | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the output (B, T, H), the final window (B, D, W) and state (B, D, N).
+
+        `mask` (B, T, 1) is zero at padding, which then enters neither window nor state.
+        """
+        x, z = self.in_proj(hidden).chunk(2, dim=-1)
+        if mask is not None:
+            x = x * mask
+        x, window = causal_conv(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, window)
+        if mask is not None:
+            x = x * mask
+        dt, B, C = self._selection(x)
+        y, ssm = selective_scan(x, dt, self._A(), B, C, widen(self.D), z, self._dt_bias(), ssm)
+        return self.out_proj(y), window, ssm
+
+    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor) -> Tensor:
+        """Advance window and state by one token in place; hidden and output are (B, H)."""
+        x, z = self.in_proj(hidden).chunk(2, dim=-1)
+        x = conv_update(window, x, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        dt, B, C = self._selection(x)
+        operands = (self._A(), B, C, widen(self.D), z, self._dt_bias())
+        return self.out_proj(selective_state_update(ssm, x, dt, *operands))  # type: ignore[no-any-return]
+
+    def _selection(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = [self.time_step_rank, self.state_size, self.state_size]
+        low_rank, B, C = self.x_proj(x).split(sizes, dim=-1)
+        return F.linear(low_rank, self.dt_proj.weight), B, C
+
+    def _A(self) -> Tensor:
+        return -torch.exp(widen(self.A_log))
+
+    def _dt_bias(self) -> Tensor:
+        return widen(self.dt_proj.bias)
+
+
+class MambaBlock(GradientCheckpointingLayer):
+    """Norm, mixer and residual connection."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.residual_in_fp32 = config.residual_in_fp32
+        self.norm = MambaRMSNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.mixer = MambaMixer(config)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        window: Tensor | None,
+        ssm: Tensor | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return hidden (B, T, H), the final window (B, D, W) and the final state (B, D, N)."""
+        mixed, window, ssm = self.mixer(self.norm(hidden), window, ssm, mask)
+        return self._residual(hidden) + mixed, window, ssm
+
+    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor) -> Tensor:
+        """Advance by one token in place; hidden and output are (B, H)."""
+        mixed = self.mixer.step(self.norm(hidden), window, ssm)
+        return self._residual(hidden) + mixed
+
+    def _residual(self, hidden: Tensor) -> Tensor:
+        return widen(hidden) if self.residual_in_fp32 else hidden
+
+
+class MambaBackbone(nn.Module):
+    """Embeddings, layers and final norm; the same for encoder and probe.
+
+    Args:
+        config: a MambaProbeConfig or transformers' MambaConfig.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        if config.hidden_act != "silu":
+            raise ValueError(f"hidden_act is {config.hidden_act!r}; only 'silu' is implemented")
+        self.config = config
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(MambaBlock(config) for _ in range(config.num_hidden_layers))
+        self.norm_f = MambaRMSNorm(config.hidden_size, config.layer_norm_epsilon)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        initial_state: MambaState | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+    ) -> tuple[Tensor, MambaState]:
+        """Read a text from `initial_state` on.
+
+        Args:
+            input_ids: int64, (B, T).
+            initial_state: zero if None.
+            attention_mask: 0 at padding, which must be on the left, else 1, (B, T).
+            inputs_embeds: in place of input_ids, (B, T, H).
+
+        Returns:
+            hidden vectors after the final norm (B, T, H), and the state after the last token.
+
+        Raises:
+            ValueError: for padding on the right, or together with an initial state.
+        """
+        hidden = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        mask = left_padding_mask(attention_mask)
+        if mask is not None and initial_state is not None:
+            raise ValueError("padding and an initial state exclude each other; use one length")
+        windows, states = [], []
+        for index, layer in enumerate(self.layers):
+            window, ssm = _layer_state(initial_state, index)
+            hidden, window, ssm = layer(hidden, window, ssm, mask)
+            windows.append(window)
+            states.append(ssm)
+        return self.norm_f(hidden), MambaState(torch.stack(windows), torch.stack(states))
+
+    def step(self, token_ids: Tensor, state: MambaState) -> Tensor:
+        """Read one token per row and advance `state` in place; no gradient.
+
+        Args:
+            token_ids: int64, (B,).
+            state: of B rows, in memory of its own.
+
+        Returns:
+            hidden vectors after the final norm, (B, H).
+        """
+        hidden = self.embeddings(token_ids)
+        for layer, window, ssm in zip(self.layers, state.conv, state.ssm, strict=True):
+            hidden = cast(MambaBlock, layer).step(hidden, window, ssm)
+        return self.norm_f(hidden)  # type: ignore[no-any-return]
+
+
+def init_mixer(mixer: MambaMixer, config: Any) -> None:
+    """Initialise one mixer as the authors of Mamba do (S4D-real A, log-uniform time steps)."""
+    ladder = torch.arange(1, config.state_size + 1, device=mixer.A_log.device).float().log()
+    init.copy_(mixer.A_log, ladder.expand_as(mixer.A_log))
+    init.ones_(mixer.D)
+    spread = mixer.time_step_rank**-0.5 * config.time_step_scale
+    if config.time_step_init_scheme == "constant":
+        init.constant_(mixer.dt_proj.weight, spread)
+    else:
+        init.uniform_(mixer.dt_proj.weight, -spread, spread)
+    low, high = math.log(config.time_step_min), math.log(config.time_step_max)
+    uniform = torch.rand(mixer.D.shape, device=mixer.D.device)
+    dt = torch.exp(uniform * (high - low) + low).clamp(min=config.time_step_floor)
+    # the inverse of softplus
+    init.copy_(mixer.dt_proj.bias, dt + torch.log(-torch.expm1(-dt)))
+    init.kaiming_uniform_(mixer.conv1d.weight, a=math.sqrt(5))
+    if mixer.conv1d.bias is not None:
+        init.zeros_(mixer.conv1d.bias)
+    out = mixer.out_proj.weight
+    init.kaiming_uniform_(out, a=math.sqrt(5))
+    if config.rescale_prenorm_residual and not getattr(out, "_is_hf_initialized", False):
+        out /= math.sqrt(config.num_hidden_layers)
+
+
+def _layer_state(state: MambaState | None, layer: int) -> tuple[Tensor | None, Tensor | None]:
+    return (None, None) if state is None else (state.conv[layer], state.ssm[layer])
+
+
+def left_padding_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """Return the mask (B, T, 1) of padding on the left, or None where there is no padding.
+
+    Raises:
+        ValueError: for padding on the right.
+    """
+    if attention_mask is None or bool(attention_mask.all()):
+        return None
+    if bool((attention_mask[:, 1:] < attention_mask[:, :-1]).any()):
+        raise ValueError(
+            "the texts are padded on the right, where padding would change the state; set the "
+            "tokenizer's padding_side='left'"
+        )
+    return attention_mask[..., None].bool()
+
+
+def widen(values: Tensor) -> Tensor:
+    """Return half-precision values as float32, and others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
