@@ -1,0 +1,136 @@
+"""The published dataset: measured tables as Parquet, one config a table, one split a probe."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from selmem.errors import InputError
+from selmem.republication import publishable
+from selmem.tables import SCHEMAS, read_metadata, read_table, write_table
+
+Tables = dict[str, pa.Table]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The tables of one measured probe, as they are published."""
+
+    name: str
+    tables: Tables
+    files: Mapping[str, Path]  # the staged Parquet file of each table
+
+
+def stage_tables(path: Path, namespace: str, out: Path) -> list[Split]:
+    """Write the publishable part of measured tables to `out`/data/TABLE/SPLIT.parquet.
+
+    Args:
+        path: a folder with the five tables of one probe, or a folder of such folders.
+        namespace: owner of the dataset on the Hub; models measured from a local folder are named
+            after it and that folder.
+        out: the staged folder.
+
+    Raises:
+        InputError: a table is absent, has other columns than it should, or holds two probes.
+    """
+    named = {}
+    for folder in _measured_folders(path):
+        tables = _with_hub_ids(_read_all(folder), namespace)
+        name = _split_name(tables["reconstructions"], folder)
+        if name in named:
+            raise InputError(f"{folder} measures a probe that another folder measured: {name}")
+        named[name] = publishable(tables)
+    _align_columns(list(named.values()))
+    metadata = _public_metadata(path)
+    return [
+        Split(name, tables, _write(tables, name, out, metadata))
+        for name, tables in sorted(named.items())
+    ]
+
+
+def _measured_folders(path: Path) -> list[Path]:
+    folders = [path, *(sorted(path.iterdir()) if path.is_dir() else [])]
+    found = [folder for folder in folders if (folder / "reconstructions.parquet").is_file()]
+    if not found:
+        raise InputError(
+            f"neither {path} nor a folder in it has reconstructions.parquet; give what "
+            "`selmem measure --out` wrote, with omission.parquet of `selmem report` beside it"
+        )
+    return found
+
+
+def _read_all(folder: Path) -> Tables:
+    tables = {}
+    for name, schema in SCHEMAS.items():
+        table = read_table(folder / f"{name}.parquet")
+        absent = [field.name for field in schema if field.name not in table.schema.names]
+        if absent:
+            raise InputError(f"{folder / name}.parquet has no column {', '.join(absent)}")
+        extra = [field for field in table.schema if field.name not in schema.names]
+        whole = pa.schema([*schema, *extra])
+        tables[name] = table.select(whole.names).cast(whole)
+    return tables
+
+
+def _with_hub_ids(tables: Tables, namespace: str) -> Tables:
+    """Name models that were read from a local folder as they are named on the Hub."""
+    named = dict(tables)
+    for name in ("reconstructions", "omission"):
+        for column in ("encoder", "probe"):
+            values = [hub_id(value, namespace) for value in named[name][column].to_pylist()]
+            index = named[name].schema.get_field_index(column)
+            field = named[name].schema.field(index)
+            named[name] = named[name].set_column(index, field, pa.array(values, field.type))
+    return named
+
+
+def hub_id(name_or_path: str, namespace: str) -> str:
+    """Return a Hub id as it is, and a path as `namespace` and its last part.
+
+    >>> hub_id("state-spaces/mamba-130m-hf", "me"), hub_id("/tmp/out/my-probe/", "me")
+    ('state-spaces/mamba-130m-hf', 'me/my-probe')
+    """
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name_or_path) and not Path(name_or_path).exists():
+        return name_or_path
+    return f"{namespace}/{Path(name_or_path).resolve().name}"
+
+
+def _split_name(reconstructions: pa.Table, folder: Path) -> str:
+    probes = pc.unique(reconstructions["probe"]).to_pylist()
+    if len(probes) != 1:
+        raise InputError(
+            f"{folder}/reconstructions.parquet holds {len(probes)} probes, expected 1; measure "
+            "each into a folder of its own"
+        )
+    return re.sub(r"\W", "_", probes[0].rpartition("/")[2])
+
+
+def _public_metadata(path: Path) -> dict[str, Any]:
+    """Return what a reader needs of the run, without the paths of the machine it ran on."""
+    stored = [
+        read_metadata(folder / "reconstructions.parquet") for folder in _measured_folders(path)
+    ]
+    return {"run_config_hashes": sorted({str(run.get("config_hash")) for run in stored})}
+
+
+def _align_columns(splits: Sequence[Tables]) -> None:
+    """Give each table the same columns in every split; a control that was not run is null."""
+    for name in SCHEMAS:
+        whole = pa.unify_schemas([tables[name].schema for tables in splits])
+        for tables in splits:
+            table = tables[name]
+            for field in whole:
+                if field.name not in table.schema.names:
+                    table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+            tables[name] = table.select(whole.names)
+
+
+def _write(tables: Tables, split: str, out: Path, metadata: Mapping[str, Any]) -> dict[str, Path]:
+    files = {name: out / "data" / name / f"{split}.parquet" for name in tables}
+    for name, table in tables.items():
+        write_table(table, files[name], metadata=metadata)
+    return files
