@@ -15,6 +15,7 @@ from selmem.readers.files import COMPRESSIONS, first_lines, starts_with
 from selmem.readers.hub import read_hub
 from selmem.readers.plain import UNITS, read_plain
 from selmem.readers.records import document_record, read_jsonl, read_parquet
+from selmem.tags import PosMap
 
 __all__ = [
     "LICENCES",
@@ -88,7 +89,7 @@ def _stem(path: Path) -> str:
     return name.stem if name.suffix in _FORMATS else name.name
 
 
-def read_documents(src: str) -> Iterator[Document]:
+def read_documents(src: str, *, unknown_pos: str | None = None) -> Iterator[Document]:
     """Yield the documents of a source, streamed.
 
     Records, lines or documents without text are left out and counted in the log.
@@ -100,13 +101,16 @@ def read_documents(src: str) -> Iterator[Document]:
             a document per record, its text in the column `text` or in the columns named after
             `#`, as in `test.jsonl#question,answer`. CoNLL-2003 (.conll, or by its first line),
             CoNLL-U (.conllu, or by its first line). Text files may be compressed (.gz, .xz, .bz2).
+        unknown_pos: class for part-of-speech tags of no known scheme, counted in the log; None
+            makes such a tag an error.
 
     Raises:
         InputError: no such file, unknown file type, a defect of the file, or no text in it.
     """
     source = parse_source(src)
+    to_class = PosMap(unknown_pos)
     n_found = n_empty = 0
-    for document in _reader(source):
+    for document in _reader(source, to_class):
         if document.text.strip():
             n_found += 1
             yield document
@@ -116,12 +120,19 @@ def read_documents(src: str) -> Iterator[Document]:
         raise InputError(f"{source.address} has no text ({n_empty} empty documents)")
     if n_empty:
         logger.warning("%s: %d documents without text left out", source.address, n_empty)
+    if to_class.unknown_counts:
+        logger.warning(
+            "%s: unknown tags read as %s: %s",
+            source.address,
+            unknown_pos,
+            dict(to_class.unknown_counts),
+        )
 
 
-def _reader(source: Source) -> Iterator[Document]:
+def _reader(source: Source, to_class: PosMap) -> Iterator[Document]:
     columns = tuple(filter(None, source.option.split(",")))
     if source.is_hub:
-        return read_hub(source.address, source.name, columns)
+        return read_hub(source.address, source.name, to_class, columns)
     path = Path(source.address)
     if not path.is_file():
         state = "is a folder; name its files" if path.is_dir() else "does not exist"
@@ -131,13 +142,13 @@ def _reader(source: Source) -> Iterator[Document]:
         return read_plain(path, source.name, _unit(source))
     if kind in {"jsonl", "parquet"}:
         read = read_jsonl if kind == "jsonl" else read_parquet
-        return read(path, source.name, columns)
+        return read(path, source.name, to_class, columns)
     if columns:
         raise InputError(f"{path} is {kind}: it takes no option, but #{source.option} was given")
-    return _TREEBANKS[kind](path, source.name)
+    return _TREEBANKS[kind](path, source.name, to_class)
 
 
-_TREEBANKS: dict[str, Callable[[Path, str], Iterator[Document]]] = {
+_TREEBANKS: dict[str, Callable[[Path, str, PosMap], Iterator[Document]]] = {
     "conll": read_conll,
     "conllu": read_conllu,
 }

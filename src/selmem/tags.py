@@ -7,7 +7,9 @@ about a word the difference is one of annotation ("to": ADP from its Penn tag TO
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from selmem.errors import InputError
 
@@ -104,6 +106,29 @@ def pos_class(tag: str, scheme: str = "any", *, unknown: str | None = None) -> s
     return found
 
 
+@dataclass
+class PosMap:
+    """Maps tags of any known scheme to classes, and counts those it does not know.
+
+    Attributes:
+        unknown: class for unknown tags; None makes them an error.
+        unknown_counts: how often each unknown tag was met.
+    """
+
+    unknown: str | None = None
+    unknown_counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        if self.unknown not in {None, *POS_CLASSES}:
+            raise InputError(f"{self.unknown!r} is no class; known: {' '.join(POS_CLASSES)}")
+
+    def __call__(self, tag: str) -> str:
+        """Return the class of the tag."""
+        if tag not in SCHEMES["any"]:
+            self.unknown_counts[tag] += 1
+        return pos_class(tag, unknown=self.unknown)
+
+
 def entity_type(tag: str) -> str:
     """Return the entity type of a BIO, IOB1, IOBES or bare tag; "O" outside.
 
@@ -156,7 +181,10 @@ _DASH = "\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{EN DASH}-"
 _ARROWS_AND_DOTS = "\N{MULTIPLICATION SIGN}÷·∙⋅±∓→←↔⇒⇔"
 _AMBIGUOUS = re.compile("[aA-Z-]")
 _LETTER = r"[^\W\d_]"
-_NUMBER = rf"[-+{_MINUS}±]?[$€£#]?(?:\d+(?:[.,:/{_APOSTROPHE}{_DASH}]\d+)*\.?|\.\d+)(?:[eE][-+]?\d+)?[%°]?"
+_NUMBER = (
+    rf"[-+{_MINUS}±]?[$€£#]?(?:\d+(?:[.,:/{_APOSTROPHE}{_DASH}]\d+)*\.?|\.\d+)"
+    r"(?:[eE][-+]?\d+)?[%°]?"
+)
 _SUBSCRIPT = r"(?:_(?:\w+|\{\w+\}))"
 
 # first match wins; each pattern must match the whole surface

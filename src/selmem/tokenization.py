@@ -88,4 +88,5 @@ def decode(tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int]) -> str:
 
     Bytes that are no whole character, as at a border between tokens of one, become U+FFFD.
     """
-    return tokenizer.backend_tokenizer.decode(list(token_ids), skip_special_tokens=False)
+    text: str = tokenizer.backend_tokenizer.decode(list(token_ids), skip_special_tokens=False)
+    return text

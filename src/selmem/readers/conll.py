@@ -6,7 +6,7 @@ from pathlib import Path
 from selmem.documents import Document
 from selmem.errors import InputError
 from selmem.readers.files import read_lines
-from selmem.readers.records import make_words
+from selmem.readers.records import ToClass, make_words
 
 _DOCUMENT = "-DOCSTART-"
 _N_COLUMNS = 4
@@ -14,7 +14,7 @@ _N_COLUMNS = 4
 _Row = tuple[str, str, str]  # word, part of speech, entity
 
 
-def read_conll(path: Path, source: str) -> Iterator[Document]:
+def read_conll(path: Path, source: str, to_class: ToClass) -> Iterator[Document]:
     """Yield a document per `-DOCSTART-`: words joined by spaces, sentences by line feeds.
 
     `doc_id` is the document's number from 1. Entities are types per word: B- and I- are merged.
@@ -32,7 +32,9 @@ def read_conll(path: Path, source: str) -> Iterator[Document]:
             sentences.append([])
         elif columns[0] == _DOCUMENT:
             if any(sentences):
-                yield _document(sentences, source, number, f"{path}, from line {first_line}")
+                yield _document(
+                    sentences, source, number, to_class, where=f"{path}, from line {first_line}"
+                )
                 number += 1
             sentences, first_line = [[]], line_number
         elif len(columns) == _N_COLUMNS:
@@ -43,10 +45,14 @@ def read_conll(path: Path, source: str) -> Iterator[Document]:
                 "(word, part of speech, chunk, entity)"
             )
     if any(sentences):
-        yield _document(sentences, source, number, f"{path}, from line {first_line}")
+        yield _document(
+            sentences, source, number, to_class, where=f"{path}, from line {first_line}"
+        )
 
 
-def _document(sentences: list[list[_Row]], source: str, number: int, where: str) -> Document:
+def _document(
+    sentences: list[list[_Row]], source: str, number: int, to_class: ToClass, *, where: str
+) -> Document:
     rows = [sentence for sentence in sentences if sentence]
     text = "\n".join(" ".join(word for word, _, _ in sentence) for sentence in rows)
     flat = [row for sentence in rows for row in sentence]
@@ -55,7 +61,6 @@ def _document(sentences: list[list[_Row]], source: str, number: int, where: str)
     for word, _, _ in flat:
         spans.append((start, start + len(word)))
         start += len(word) + 1
-    words = make_words(
-        text, spans, [pos for _, pos, _ in flat], [entity for _, _, entity in flat], where=where
-    )
+    pos, entities = [row[1] for row in flat], [row[2] for row in flat]
+    words = make_words(text, spans, pos, entities, to_class, where=where)
     return Document(doc_id=str(number), source=source, text=text, words=words)

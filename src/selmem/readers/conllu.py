@@ -8,7 +8,7 @@ from pathlib import Path
 from selmem.documents import Document
 from selmem.errors import InputError
 from selmem.readers.files import read_lines
-from selmem.readers.records import make_words
+from selmem.readers.records import ToClass, make_words
 from selmem.tags import PENN
 
 _N_COLUMNS = 10
@@ -32,12 +32,14 @@ class _Builder:
     type_field: int | None = None  # index of the entity type; None where entities are not annotated
     open_mentions: list[tuple[str, str]] = field(default_factory=list)  # (id, type), inner last
 
-    def document(self, source: str) -> Document:
-        words = make_words(self.text, self.spans, self.pos, self.entities, where=self.where)
+    def document(self, source: str, to_class: ToClass) -> Document:
+        words = make_words(
+            self.text, self.spans, self.pos, self.entities, to_class, where=self.where
+        )
         return Document(doc_id=self.doc_id, source=source, text=self.text, words=words)
 
 
-def read_conllu(path: Path, source: str) -> Iterator[Document]:
+def read_conllu(path: Path, source: str, to_class: ToClass) -> Iterator[Document]:
     """Yield a document per `# newdoc`, the whole file where there is none.
 
     Text is put together from the forms and `SpaceAfter`; a paragraph (`# newpar`) starts on a new
@@ -59,7 +61,7 @@ def read_conllu(path: Path, source: str) -> Iterator[Document]:
         line = line.rstrip("\r\n")
         if line.startswith("# newdoc"):
             if builder.text:
-                yield builder.document(source)
+                yield builder.document(source, to_class)
             n_documents += 1
             doc_id = line.partition("=")[2].strip() or str(n_documents)
             builder = _Builder(doc_id=doc_id, where=f"{path}, from line {number}")
@@ -72,7 +74,7 @@ def read_conllu(path: Path, source: str) -> Iterator[Document]:
             rows = []
     _add_sentence(rows, builder)
     if builder.text:
-        yield builder.document(source)
+        yield builder.document(source, to_class)
 
 
 def _columns(line: str, where: str) -> list[str]:

@@ -5,10 +5,12 @@ from typing import Any
 
 from selmem.documents import Document
 from selmem.errors import InputError
-from selmem.readers.records import record_document
+from selmem.readers.records import ToClass, record_document
 
 
-def read_hub(address: str, source: str, columns: Sequence[str] = ()) -> Iterator[Document]:
+def read_hub(
+    address: str, source: str, to_class: ToClass, columns: Sequence[str] = ()
+) -> Iterator[Document]:
     """Yield a document per row of `dataset[@revision][:config[:split]]`, streamed.
 
     Class labels (`pos_tags`, `ner_tags`) become their names. A row without an id is named by its
@@ -23,7 +25,7 @@ def read_hub(address: str, source: str, columns: Sequence[str] = ()) -> Iterator
         record = {column: _named(value, names.get(column)) for column, value in row.items()}
         where = f"hub:{address}, row {number}"
         yield record_document(
-            record, source, str(number), where=where, columns=columns, split=split
+            record, source, str(number), to_class, where=where, columns=columns, split=split
         )
 
 

