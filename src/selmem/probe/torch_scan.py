@@ -8,7 +8,7 @@ Dims: B batch, T tokens, D inner channels, N state size, W convolution width.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -142,7 +142,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor) -> tuple[Tensor | None, ...]:
-        operands, (scanned, *saved) = ctx.saved_tensors[:8], ctx.saved_tensors[8:]
+        tensors = ctx.saved_tensors  # read once: gradient checkpointing unpacks it only once
+        operands, scanned, saved = tensors[:8], tensors[8], tensors[9:]
         with torch.autocast(scanned.device.type, enabled=False):
             grads = _scan_backward(operands, scanned, saved, grad_y, grad_final)
         return (*grads[:-1], grads[-1] if ctx.has_initial_state else None)
@@ -154,7 +155,7 @@ _apply_scan: Callable[..., tuple[Tensor, Tensor]] = _Scan.apply
 def _scan_backward(
     operands: tuple[Tensor, ...],
     scanned: Tensor,
-    saved: list[Tensor],
+    saved: Sequence[Tensor],
     grad_y: Tensor,
     grad_final: Tensor,
 ) -> tuple[Tensor, ...]:
