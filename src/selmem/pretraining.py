@@ -10,11 +10,11 @@ from transformers import MambaConfig
 from selmem.corpus_store import TokenReader
 from selmem.encoder import MambaEncoder
 from selmem.errors import InputError
-from selmem.objectives import LanguageModelling
-from selmem.run_arguments import held_out_tokens, tokens_per_batch
-from selmem.run_config import RunConfig, option
-from selmem.runs import Run
-from selmem.schedules import BatchSchedule, held_out_batches
+from selmem.runs.arguments import held_out_tokens, tokens_per_batch
+from selmem.runs.config import RunConfig, option
+from selmem.runs.objectives import LanguageModelling
+from selmem.runs.run import Run
+from selmem.runs.schedules import BatchSchedule, held_out_batches
 from selmem.tokenization import load_tokenizer
 
 

@@ -16,13 +16,13 @@ from transformers import PreTrainedModel
 from selmem.corpus_store import TokenReader
 from selmem.encoder import MambaEncoder, load_encoder
 from selmem.errors import InputError
-from selmem.objectives import Reconstruction
 from selmem.probe.modeling_mamba_probe import MambaProbe
 from selmem.probe_loading import load_probe
-from selmem.run_arguments import held_out_tokens, tokens_per_batch
-from selmem.run_config import RunConfig, option
-from selmem.runs import Run
-from selmem.schedules import BatchSchedule, held_out_batches
+from selmem.runs.arguments import held_out_tokens, tokens_per_batch
+from selmem.runs.config import RunConfig, option
+from selmem.runs.objectives import Reconstruction
+from selmem.runs.run import Run
+from selmem.runs.schedules import BatchSchedule, held_out_batches
 from selmem.tokenization import load_tokenizer, tokenizer_hash
 
 logger = logging.getLogger(__name__)

@@ -27,14 +27,14 @@ from transformers.utils.logging import (
 from selmem.corpus_building import build_store
 from selmem.corpus_store import CorpusStore, TokenReader, is_store, open_store
 from selmem.errors import InputError
-from selmem.objectives import Autocast, HeldOut, Objective, mean_bits
-from selmem.run_arguments import held_out_tokens, tokens_per_batch, training_arguments
-from selmem.run_config import RunConfig
-from selmem.run_records import BestWeights, LearningCurve
-from selmem.schedules import Batch, BatchSchedule
+from selmem.runs.arguments import held_out_tokens, tokens_per_batch, training_arguments
+from selmem.runs.config import RunConfig
+from selmem.runs.objectives import Autocast, HeldOut, Objective, mean_bits
+from selmem.runs.records import BestWeights, LearningCurve
+from selmem.runs.schedules import Batch, BatchSchedule
+from selmem.runs.trainer import StopInTime, WindowTrainer
 from selmem.tables import config_hash, write_text
 from selmem.tokenization import tokenizer_hash
-from selmem.trainer import StopInTime, WindowTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from selmem.corpus_store import TokenReader
 from selmem.encoder import MambaEncoder, read_state
 from selmem.probe.linear_cross_entropy import forced_statistics
 from selmem.probe.modeling_mamba_probe import MambaProbe
-from selmem.schedules import Batch
+from selmem.runs.schedules import Batch
 
 # what the encoder reads in place of a window, where that is not the window itself
 Channel = Callable[[Tensor], Tensor]

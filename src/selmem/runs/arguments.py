@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from selmem.errors import InputError
-from selmem.run_config import RunConfig
+from selmem.runs.config import RunConfig
 
 logger = logging.getLogger(__name__)
 

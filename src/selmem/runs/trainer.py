@@ -24,9 +24,9 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from selmem.corpus_store import TokenReader
-from selmem.cuda_graphs import GraphedBackward
-from selmem.objectives import HeldOut, Objective, score_held_out
-from selmem.schedules import Batch, BatchSchedule
+from selmem.runs.cuda_graphs import GraphedBackward
+from selmem.runs.objectives import HeldOut, Objective, score_held_out
+from selmem.runs.schedules import Batch, BatchSchedule
 
 logger = logging.getLogger(__name__)
 
