@@ -150,10 +150,11 @@ class Reference:
 
     def per_word(self, values: Iterable[float]) -> Rates:
         """Give every word the value of its unit."""
-        rates = np.zeros(self.n_words, np.float32)
+        rates = [0.0] * self.n_words
         for unit, value in zip(self.units, values, strict=True):
-            rates[list(unit.words)] = value
-        return rates
+            for word in unit.words:
+                rates[word] = value
+        return np.array(rates, np.float32)
 
 
 def count_omissions(

@@ -1,0 +1,147 @@
+"""One measurement, from models and sources to tables.
+
+The models' part is done batch by batch; each batch leaves a file, so an interrupted run goes on
+where it stopped and several processes can share the work. The tables are then made in one go.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from hashlib import file_digest
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from selmem.corpora import parse_source
+from selmem.encoder import fingerprint
+from selmem.errors import InputError
+from selmem.measurement.cells import Cell, read_cells
+from selmem.measurement.config import MeasureConfig
+from selmem.measurement.models import find_processes, load_models, probe_names, require_lengths
+from selmem.measurement.scoring import Models
+from selmem.measurement.work import PARTIAL, MeasurementWork
+from selmem.tables import config_hash, write_text
+from selmem.tokenization import tokenizer_hash
+
+logger = logging.getLogger(__name__)
+
+CONFIG, RUN = "config.json", "run.json"
+
+
+def measure(config: MeasureConfig) -> Path:
+    """Write the tables chunks, reconstructions, tokens and words, and run.json; return the folder.
+
+    An interrupted run continues where it stopped; a finished one is left as it is.
+
+    Raises:
+        InputError: models that do not belong together, text that is too short, a folder that
+            cannot be written or holds a measurement of another configuration.
+    """
+    processes = find_processes(config.device)
+    models, tokenizer = load_models(
+        config.encoder,
+        config.probe,
+        config.null_probe,
+        probe_names(config.probes),
+        device=processes.device,
+        dtype=config.dtype,
+    )
+    require_lengths(models, config.lengths)
+    identity = _identity(config, models, tokenizer)
+    if _is_finished(config.out, identity):
+        logger.info("%s is already measured with this configuration", config.out)
+        return config.out
+    cells, too_short = read_cells(
+        config.data,
+        config.lengths,
+        tokenizer,
+        max_chunks=config.max_chunks,
+        # words are of no use to processes that make no tables
+        annotator=config.annotate if processes.rank == 0 else "none",
+        seed=config.seed,
+    )
+    work = MeasurementWork(config, models, tokenizer, cells, processes)
+    if processes.rank == 0:
+        write_text(config.out / PARTIAL / CONFIG, json.dumps(identity, indent=2))
+    work.run_models()
+    processes.wait()
+    if processes.rank == 0:
+        work.write_tables({**identity, "versions": _versions()})
+        run = {
+            "config": identity,
+            "config_hash": config_hash(identity),
+            "versions": _versions(),
+            "cells": [_summary(cell) for cell in cells],
+            "too_short": [{"source": name, "length": length} for name, length in too_short],
+        }
+        write_text(config.out / "run.json", json.dumps(run, indent=2))
+        shutil.rmtree(config.out / PARTIAL)
+    return config.out
+
+
+def _identity(
+    config: MeasureConfig, models: Models, tokenizer: PreTrainedTokenizerFast
+) -> dict[str, Any]:
+    """Return all that decides the numbers: configuration, weights, tokenizer and data."""
+    probes = {"probe": models.probe, "null_probe": models.null_probe, **models.others}
+    files = [parse_source(source) for source in config.data]
+    paths = [Path(file.address) for file in files if not file.is_hub]
+    paths += [config.frequencies] if config.frequencies else []
+    return {
+        **config.identity(),
+        "encoder_fingerprint": models.encoder.fingerprint,
+        "probe_fingerprints": {
+            name: fingerprint(probe) for name, probe in probes.items() if probe is not None
+        },
+        "tokenizer_hash": tokenizer_hash(tokenizer),
+        "file_hashes": {str(path): _file_hash(path) for path in paths if path.is_file()},
+    }
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _is_finished(out: Path, identity: Mapping[str, Any]) -> bool:
+    """Return whether `out` holds this measurement; a started one counts as not finished.
+
+    Raises:
+        InputError: it holds another one.
+    """
+    run, started = out / RUN, out / PARTIAL / CONFIG
+    if run.is_file():
+        _require_same(out, json.loads(run.read_text(encoding="utf-8"))["config"], identity)
+        return True
+    if started.is_file():
+        _require_same(out, json.loads(started.read_text(encoding="utf-8")), identity)
+    return False
+
+
+def _require_same(out: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    different = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
+    if different:
+        name = different[0]
+        raise InputError(
+            f"{out} holds a measurement with another {', '.join(different)} ({name} is "
+            f"{there.get(name)!r} there and {here.get(name)!r} here); choose another folder or "
+            "delete it"
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("selmem", "torch", "transformers", "tokenizers")}
+
+
+def _summary(cell: Cell) -> dict[str, Any]:
+    n_documents = len({chunk.doc_id for chunk in cell.chunks})
+    return {
+        "source": cell.source,
+        "length": cell.length,
+        "n_chunks": len(cell.chunks),
+        "n_documents": n_documents,
+        "has_chance": n_documents > 1,
+    }
