@@ -151,7 +151,10 @@ def cut_chunk(
 
 
 def _chunk_words(tokenized: TokenizedDocument, start: int, end: int) -> tuple[ChunkWord, ...]:
-    """Return the words with a token in [start, end), their tokens counted from `start`."""
+    """Return the words with a token in [start, end), their tokens counted from `start`.
+
+    A word without any token is only white space whose characters the tokenizer trims.
+    """
     first = int(np.searchsorted(tokenized.word_ends, start, side="right"))
     last = int(np.searchsorted(tokenized.word_starts, end, side="left"))
     spans = (

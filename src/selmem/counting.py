@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from selmem.segmentation import split_words
+from selmem.tokenization import plain_backend
 
 _MAX_PIECES = 500_000  # distinct ones held before they are tokenized
 _MAX_CHARACTERS = 1 << 26  # taken in before they are tokenized: about 0.3 GB at worst
@@ -93,7 +93,7 @@ def count_texts(
 
 class _Counter:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, max_words: int) -> None:
-        self._backend = _plain_copy(tokenizer)
+        self._backend = plain_backend(tokenizer)
         self._cut = _PIECE.findall if tokenizes_by_pieces(tokenizer) else _whole
         self._max_words = max_words
         self._pieces: Counter[str] = Counter()
@@ -149,15 +149,6 @@ class _Counter:
 
 def _whole(text: str) -> list[str]:
     return [text]
-
-
-def _plain_copy(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
-    """Return a copy without truncation and padding that takes special tokens for text."""
-    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    copy.encode_special_tokens = True
-    return copy
 
 
 def tokenizes_by_pieces(tokenizer: PreTrainedTokenizerFast) -> bool:

@@ -18,7 +18,7 @@ from selmem.counting import CorpusCounts, count_texts
 from selmem.errors import InputError
 from selmem.segmentation import split_words
 from selmem.tables import read_metadata, read_table, write_table
-from selmem.tokenization import tokenizer_hash
+from selmem.tokenization import load_tokenizer, tokenizer_hash
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _log10_per_million(count: int, total: int) -> float:
     return math.log10(max(count, _UNSEEN) / total * _MILLION)
 
 
-def count(sources: Sequence[str], tokenizer: PreTrainedTokenizerFast, out: Path) -> Path:
+def count(sources: Sequence[str], id_or_path: str | Path, out: Path) -> Path:
     """Count the tokens and words of corpora, streamed, and write them as one Parquet file.
 
     Token counts are exact. Word counts are exact up to two million distinct words; beyond, each is
@@ -85,15 +85,17 @@ def count(sources: Sequence[str], tokenizer: PreTrainedTokenizerFast, out: Path)
 
     Args:
         sources: see `corpora.read_documents`.
-        tokenizer: its hash is stored, and asked for at loading.
+        id_or_path: of the tokenizer: Hub id, folder or `tokenizer.json`. Its hash is stored.
         out: the file to write.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: a source cannot be read, or `out` cannot be written (before counting starts).
+        InputError: a source or the tokenizer cannot be read, or `out` cannot be written; the
+            latter comes before counting starts.
     """
+    tokenizer = load_tokenizer(id_or_path)
     _require_writable(out)
     counts = count_texts(_texts(sources), tokenizer)
     metadata = {

@@ -21,7 +21,7 @@ _WORD = re.compile(
     | {_LETTER}+?(?={_NOT}) | {_NOT} | {_CLITIC}
     | {_LETTER}+(?:{_APOSTROPHE}{_LETTER}+)*?(?={_CLITIC}|(?!{_APOSTROPHE}{_LETTER}))
     | (?:\*\*|//|<<|>>|[-+*/%&|^<>=!:])= | -> | => | && | \|\| | << | >> | //
-    | ([-.=*\#~_+])\1+                                        # runs: ... --- ==== **
+    | ([-.=*\#~_+"`])\1+                                      # runs: ... --- ==== **
     | \S
     """,
     re.VERBOSE,

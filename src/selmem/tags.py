@@ -198,7 +198,7 @@ _PATTERNS: Sequence[tuple[str, re.Pattern[str]]] = tuple(
         ("number", r"\d+(?:,\d{3})*(?:st|nd|rd|th|ST|ND|RD|TH)"),
         ("command", r"\\(?:[A-Za-z@]+\*?|[^\w\s])"),
         ("variable", r"(?![a])[^\W\d_A-Z]"),
-        ("variable", rf"{_LETTER}(?:{_SUBSCRIPT}['{_PRIME}]*|['{_PRIME}]+)|[a-z]\d+|[a-z]\d*\^\d+"),
+        ("variable", rf"{_LETTER}(?:{_SUBSCRIPT}['{_PRIME}]*|['{_PRIME}]+)|[a-z]\d+|_[A-Za-z]"),
         ("identifier", r"(?=.*[A-Za-z])(?=\w*_)\w+"),
         ("identifier", r"(?!Mac|Mc)[A-Za-z]+[a-z][A-Z]\w*|[a-z]+[A-Z]\w*"),
         ("identifier", r"[A-Za-z_]\w+(?:\.[A-Za-z_]\w+)+(?:\(\))?|[A-Za-z_]\w*\(\)|@[A-Za-z_]\w+"),
@@ -218,7 +218,7 @@ def token_kind(text: str, *, before: str = "", after: str = "") -> str:
 
     A code keyword or a lower-case name without underscore ("return", "foo") is a "word": its
     surface does not tell. "a" and single capitals ("I", "Group C") are variables, and "-" is an
-    operator, only beside a number, an operator, a command or a variable.
+    operator, only beside a number, an operator, a command, a variable or a "$".
 
     Args:
         text: the word.
@@ -256,7 +256,8 @@ def token_kind(text: str, *, before: str = "", after: str = "") -> str:
 
 
 def _is_formal(text: str) -> bool:
-    return bool(text) and token_kind(text) in {"number", "operator", "variable", "command"}
+    formal = {"number", "operator", "variable", "command"}
+    return text == "$" or (bool(text) and token_kind(text) in formal)
 
 
 def _kind_by_category(text: str) -> str:

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from selmem.errors import InputError
@@ -81,6 +82,19 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
         "pre_tokenizer": stored["pre_tokenizer"],
     }
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """Return a copy of the backend without truncation and padding, that takes all text for text.
+
+    "<|endoftext|>" in a document is then tokenized as the characters it is, not as the special
+    token.
+    """
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
 
 
 def decode(tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int]) -> str:
