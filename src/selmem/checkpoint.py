@@ -94,6 +94,9 @@ def _config_from_original(raw: dict[str, Any], folder: Path) -> MambaConfig:
             f"{folder} has layers of kind {layer!r}, attention layers or no RMS norm; only plain "
             "Mamba-1 is supported"
         )
+    missing = [name for name in ("d_model", "n_layer", "vocab_size") if name not in raw]
+    if missing:
+        raise InputError(f"{folder / 'config.json'} lacks {', '.join(missing)}")
     multiple = raw.get("pad_vocab_size_multiple", 8)
     names = {
         "d_state": "state_size",

@@ -140,6 +140,7 @@ def read_state(
     input_ids = input_ids.to(encoder.device)
     if attention_mask is not None:
         attention_mask = attention_mask.to(encoder.device)
+        _check_rows(attention_mask)
     if isinstance(encoder, MambaEncoder):
         _, state = encoder.backbone(input_ids, None, attention_mask)
         state.encoder_fingerprint = encoder.fingerprint
@@ -165,6 +166,12 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {list(weights[name].shape)}\n".encode())
         digest.update(np.packbits(torch.signbit(weights[name]).cpu().numpy()).tobytes())
     return digest.hexdigest()
+
+
+def _check_rows(attention_mask: Tensor) -> None:
+    empty = (attention_mask.sum(1) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise InputError(f"row {empty[0]} of the attention mask has no token; the text is empty")
 
 
 def _stock_fingerprint(model: nn.Module) -> str:

@@ -288,6 +288,7 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         """
         start = self.initial_state(state, None if inputs is None else inputs.shape[0])
         if inputs is not None:
+            kwargs.setdefault("attention_mask", torch.ones_like(inputs))
             return super().generate(inputs, cache_params=start, **kwargs)
         if "max_length" in kwargs:
             kwargs["max_new_tokens"] = kwargs.pop("max_length")
