@@ -1,0 +1,55 @@
+"""How this probe does with a part of its state replaced: its reliance, not the state's content."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from selmem.analysis.groups import Ratio, each_group, ratio_table
+from selmem.analysis.measurements import CONTROL_PREFIX, Measurement
+from selmem.statistics import Resampling
+
+_LAYER = re.compile(r"layer_?(\d+)")
+
+
+def control_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame:
+    """Return bits per token under each control, beside probe, null, encoder, and an oracle's 0.
+
+    Columns: condition, layer (-1 where the control is not of one layer), bits, and the recovered
+    fraction 1 - bits / null bits, with intervals, per source and length. Bits above the null
+    probe's mean that the replaced state misleads the probe; they are no floor.
+    """
+    tokens = measurement.tokens.assign(one=1.0, bits_oracle=0.0)
+    conditions = {"oracle": "bits_oracle", "probe": "probe_bits", "null": "null_bits"}
+    conditions |= {"encoder from empty state": "base_bits"}
+    conditions |= {name: f"{CONTROL_PREFIX}{name}" for name in measurement.controls}
+    ratios = [
+        ratio
+        for column in conditions.values()
+        for ratio in (
+            Ratio(f"{column}/bits", column, "one"),
+            Ratio(f"{column}/recovered", column, "null_bits", complement=True),
+        )
+    ]
+    tables = []
+    for source, length, part in each_group(tokens):
+        wide = ratio_table(part, np.zeros(len(part), int), ["all"], ratios, resampling).iloc[0]
+        rows = [_row(wide, name, column) for name, column in conditions.items()]
+        tables.append(pd.DataFrame(rows).assign(source=source, length=length))
+    table = pd.concat(tables, ignore_index=True)
+    table = table[table["bits"].notna()].reset_index(drop=True)
+    return table.assign(encoder=measurement.encoder, probe=measurement.probe)
+
+
+def _row(wide: pd.Series, condition: str, column: str) -> dict[str, object]:
+    layer = _LAYER.search(condition)
+    row: dict[str, object] = {
+        "condition": condition,
+        "layer": int(layer[1]) if layer else -1,
+        "n_tokens": wide["n_rows"],
+        "n_documents": wide["n_documents"],
+    }
+    for name, end in (("bits", "bits"), ("recovered_fraction", "recovered")):
+        for suffix in ("", "_low", "_high"):
+            row[name + suffix] = wide[f"{column}/{end}{suffix}"]
+    return row

@@ -1,0 +1,166 @@
+"""What is recovered by chunk length, position in the chunk, and the encoder's own perplexity."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from selmem.analysis.groups import Ratio, each_group, ratio_table
+from selmem.analysis.measurements import CONV_TOKENS, WHOLE_TEXT, Measurement
+from selmem.statistics import Resampling
+
+POSITION_BINS = 16
+PERPLEXITY_STEP, PERPLEXITY_MAX = 5, 100  # bins of the source paper; the last one is open
+
+_SCORES = ("rouge1_f1", "rouge2_f1", "rougeL_f1", "exact_match", "eos_bits")
+_TOKEN_RATIOS = (
+    Ratio("forced_omission_rate", "forced_wrong", "one", is_rate=True),
+    Ratio("aligned_omission_rate", "unaligned", "one", is_rate=True),
+    Ratio("recovered_fraction", "recovered_bits", "null_bits"),
+)
+
+
+def length_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame:
+    """Return one row per source and length: what the greedy reconstructions score.
+
+    `tokens_in_place` is the share of tokens that stand at their own position in the
+    reconstruction. ROUGE and `exact_match` are means over chunks; eos_bits is -log2 p of the end.
+    """
+    chunks = measurement.chunks.assign(
+        one=1.0,
+        in_place=tokens_in_place(measurement),
+    )
+    ratios = [
+        *(Ratio(name, name, "one", is_rate=name != "eos_bits") for name in _SCORES),
+        Ratio("tokens_in_place", "in_place", "n_tokens", is_rate=True),
+    ]
+    tables = []
+    for source, length, part in each_group(chunks):
+        table = ratio_table(part, np.zeros(len(part), int), [source], ratios, resampling)
+        tables.append(table.assign(source=source, length=length))
+    return _finished(tables, measurement, n_rows="n_chunks").drop(columns="group")
+
+
+def tokens_in_place(measurement: Measurement) -> NDArray[np.float64]:
+    """Return for each chunk how many tokens of its reconstruction stand where they should."""
+    reference, reconstruction = measurement.reference_ids, measurement.reconstructed_ids
+    chunk, position, truth = _flat(reference)
+    starts = reconstruction.offsets.to_numpy()
+    lengths = np.diff(starts)
+    values = reconstruction.values.to_numpy()
+    reached = position < lengths[chunk]
+    guess = values[starts[chunk[reached]] + position[reached]]
+    right = guess == truth[reached]
+    return np.bincount(chunk[reached], right, minlength=len(reference)).astype(float)
+
+
+def _flat(lists: pa.ListArray) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    starts = lists.offsets.to_numpy()
+    lengths = np.diff(starts)
+    chunk = np.repeat(np.arange(len(lengths)), lengths)
+    position = np.arange(lengths.sum()) - np.repeat(starts[:-1] - starts[0], lengths)
+    return chunk, position, lists.values.to_numpy()[starts[0] : starts[-1]]
+
+
+def position_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame:
+    """Return token-level rates by position, per source and length.
+
+    Scale `absolute` has one row per position, `relative` 16 equal bins of the chunk, and
+    `relative_without_last_4` the same bins without the last four positions. The rates rest on
+    forced decoding (and alignment, for comparison): greedy errors cascade.
+    """
+    tokens = measurement.tokens.assign(one=1.0)
+    tables = []
+    for source, length, part in each_group(tokens[tokens["length"] != WHOLE_TEXT]):
+        position = part["position"].to_numpy()
+        relative = position * POSITION_BINS // length
+        early = np.where(position < length - CONV_TOKENS, relative, -1)
+        for scale, groups, n_groups in (
+            ("absolute", position, length),
+            ("relative", relative, POSITION_BINS),
+            ("relative_without_last_4", early, POSITION_BINS),
+        ):
+            if (groups >= 0).any():
+                table = ratio_table(part, groups, range(n_groups), _TOKEN_RATIOS, resampling)
+                tables.append(table.assign(source=source, length=length, scale=scale))
+    return _finished(tables, measurement, n_rows="n_tokens", group="position")
+
+
+def perplexity_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame:
+    """Return omission and recovered fraction of chunks by the encoder's perplexity of them.
+
+    Bins of 5, as in the source paper; 100 and more is one bin. Only words that no chunk border
+    cuts count.
+    """
+    chunks = chunk_omission(measurement)
+    known = np.isfinite(chunks["encoder_perplexity"])
+    top = PERPLEXITY_MAX // PERPLEXITY_STEP
+    bins = np.minimum(chunks["encoder_perplexity"].where(known, 0) // PERPLEXITY_STEP, top)
+    chunks["bin"] = np.where(known, bins, -1).astype(np.int64)
+    ratios = [
+        *(Ratio(f"omission_{r}", r, "n_words", is_rate=True) for r in ("count", "aligned")),
+        Ratio("recovered_fraction", "recovered_bits", "null_bits"),
+    ]
+    tables = []
+    for source, length, part in each_group(chunks):
+        starts = [PERPLEXITY_STEP * i for i in range(top + 1)]
+        table = ratio_table(part, part["bin"].to_numpy(), starts, ratios, resampling)
+        tables.append(table.assign(source=source, length=length))
+    return _finished(tables, measurement, n_rows="n_chunks", group="perplexity_from")
+
+
+def chunk_omission(measurement: Measurement) -> pd.DataFrame:
+    """Return the chunks with their number of whole words and of omitted ones under each rule."""
+    words = measurement.words[~measurement.words["cut"]]
+    chunks = measurement.chunks.copy()
+    n = len(chunks)
+    chunks["n_words"] = np.bincount(words["chunk"], minlength=n).astype(float)
+    for rule in ("count", "aligned", "forced"):
+        chunks[rule] = np.bincount(words["chunk"], words[f"omitted_{rule}"], minlength=n)
+    return chunks
+
+
+def bits_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame:
+    """Return mean bits per token under probe, null probe and encoder, per source and length.
+
+    `null_undertrained` flags rows in which the null probe is worse than the encoder's own
+    prediction from an empty state, on the tokens that both have: recovered bits are then too high.
+    """
+    tokens = measurement.tokens.assign(one=1.0)
+    tokens["excess"] = tokens["null_bits"] - tokens["base_bits"]
+    names = ("probe_bits", "null_bits", "base_bits", "recovered_bits")
+    ratios = [
+        *(Ratio(name, name, "one") for name in names),
+        Ratio("null_minus_base", "excess", "one"),
+        Ratio("recovered_fraction", "recovered_bits", "null_bits"),
+        Ratio("forced_accuracy", "forced_wrong", "one", is_rate=True, complement=True),
+        Ratio("null_forced_accuracy", "null_wrong", "one", is_rate=True, complement=True),
+    ]
+    tables = []
+    n_tokens = measurement.chunks["n_tokens"].to_numpy()
+    for source, length, part in each_group(tokens):
+        from_end = n_tokens[part["chunk"]] - part["position"].to_numpy()
+        early = np.where(from_end > CONV_TOKENS, 1, -1)
+        everything = np.zeros(len(part), int)
+        for groups, labels in ((everything, ["all"]), (early, ["", "without_last_4"])):
+            if (groups >= 0).any():
+                table = ratio_table(part, groups, labels, ratios, resampling)
+                tables.append(table.assign(source=source, length=length))
+    found = _finished(tables, measurement, n_rows="n_tokens", group="positions")
+    found["null_undertrained"] = found["null_minus_base"] > 0
+    return found
+
+
+def _finished(
+    tables: Sequence[pd.DataFrame],
+    measurement: Measurement,
+    *,
+    n_rows: str,
+    group: str = "group",
+) -> pd.DataFrame:
+    table = pd.concat(tables, ignore_index=True).rename(columns={"n_rows": n_rows, "group": group})
+    first = ["encoder", "probe", "source", "length"]
+    table = table.assign(encoder=measurement.encoder, probe=measurement.probe)
+    return table[[*first, *(name for name in table.columns if name not in first)]]
