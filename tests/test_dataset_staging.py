@@ -10,10 +10,11 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from sample_tables import CLOSED, OPEN, SECRET, sample_rows, write_measured
-from selmem.dataset_card import dataset_card
-from selmem.dataset_staging import hub_id, stage_tables
+from selmem.cards.dataset import dataset_card
+from selmem.cards.naming import hub_id
+from selmem.hub.dataset_staging import stage_tables
 from selmem.errors import InputError
-from selmem.republication import publishable, withheld_sources
+from selmem.hub.republication import publishable, withheld_sources
 from selmem.tables import SCHEMAS, read_metadata, read_table, write_table
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"

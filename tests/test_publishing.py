@@ -5,9 +5,9 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from loopback_hub import TOKEN, LoopbackHub
-from selmem.checksums import check_sums, write_sums
+from selmem.hub.checksums import check_sums, write_sums
 from selmem.errors import InputError
-from selmem.publishing import upload
+from selmem.hub.publishing import upload
 
 REPO = "selmem/thing"
 

@@ -1,4 +1,4 @@
-"""Upload of a staged folder: all files in one commit, then the version's tag.
+"""Publication of a staged folder: all files in one commit, then the version's tag.
 
 `HfApi.upload_folder` may split a folder into several commits (huggingface_hub 2), which would show
 readers a half-published repository; `create_commit` does not.
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from selmem.checksums import SUMS_NAME, folder_files
 from selmem.errors import InputError
-from selmem.hub_errors import clear_errors
+from selmem.hub.checksums import SUMS_NAME, folder_files
+from selmem.hub.client_errors import clear_errors
+from selmem.hub.staging import Staged
 
 # files that the Hub itself puts into a new repository
 INITIAL_FILES = {".gitattributes", "README.md"}
@@ -25,6 +26,24 @@ class Publication:
     url: str
     commit: str
     tag: str
+
+
+def publish(staged: Staged, *, yes: bool, endpoint: str | None = None) -> Publication | None:
+    """Upload what was staged if `yes`; otherwise do nothing and return None.
+
+    Args:
+        staged: from `stage`.
+        yes: the user's consent.
+        endpoint: address of the Hub, if not the usual one.
+
+    Raises:
+        InputError: see `upload`.
+    """
+    if not yes:
+        return None
+    return upload(
+        staged.folder, staged.repo_type, staged.repo_id, tag=staged.tag, endpoint=endpoint
+    )
 
 
 def upload(

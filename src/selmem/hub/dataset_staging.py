@@ -2,27 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selmem.cards.dataset import Split, Tables
+from selmem.cards.naming import hub_id
 from selmem.errors import InputError
-from selmem.republication import publishable
+from selmem.hub.republication import publishable
 from selmem.tables import SCHEMAS, read_metadata, read_table, write_table
-
-Tables = dict[str, pa.Table]
-
-
-@dataclass(frozen=True)
-class Split:
-    """The tables of one measured probe, as they are published."""
-
-    name: str
-    tables: Tables
-    files: Mapping[str, Path]  # the staged Parquet file of each table
 
 
 def stage_tables(path: Path, namespace: str, out: Path) -> list[Split]:
@@ -86,17 +76,6 @@ def _with_hub_ids(tables: Tables, namespace: str) -> Tables:
             field = named[name].schema.field(index)
             named[name] = named[name].set_column(index, field, pa.array(values, field.type))
     return named
-
-
-def hub_id(name_or_path: str, namespace: str) -> str:
-    """Return a Hub id as it is, and a path as `namespace` and its last part.
-
-    >>> hub_id("state-spaces/mamba-130m-hf", "me"), hub_id("/tmp/out/my-probe/", "me")
-    ('state-spaces/mamba-130m-hf', 'me/my-probe')
-    """
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name_or_path) and not Path(name_or_path).exists():
-        return name_or_path
-    return f"{namespace}/{Path(name_or_path).resolve().name}"
 
 
 def _split_name(reconstructions: pa.Table, folder: Path) -> str:

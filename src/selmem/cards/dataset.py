@@ -1,6 +1,7 @@
 """The card of the published tables."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from huggingface_hub import DatasetCardData
 
-from selmem.card_rendering import render_card
-from selmem.dataset_staging import Split
+from selmem.cards.rendering import render_card
 from selmem.licences import licence_of
 from selmem.tables import SCHEMAS
+
+Tables = dict[str, pa.Table]
 
 ROW_MEANINGS: Mapping[str, str] = {
     "chunks": "a chunk of T tokens of one document",
@@ -20,6 +22,15 @@ ROW_MEANINGS: Mapping[str, str] = {
     "words": "a word of a chunk, with its tags and whether it was omitted",
     "omission": "an omission rate of one tag, source and length, with its interval",
 }
+
+
+@dataclass(frozen=True)
+class Split:
+    """The tables of one measured probe, as they are published."""
+
+    name: str
+    tables: Tables
+    files: Mapping[str, Path]  # the staged Parquet file of each table
 
 
 def dataset_card(splits: Sequence[Split], repo_id: str, templates: Path) -> str:

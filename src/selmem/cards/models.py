@@ -1,0 +1,282 @@
+"""Cards of encoders, probes and null probes: numbers from training records and measured tables."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from huggingface_hub import EvalResult, ModelCardData
+from safetensors import SafetensorError, safe_open
+
+from selmem.cards.naming import hub_id
+from selmem.cards.rendering import percent, render_card
+from selmem.errors import InputError
+from selmem.licences import licence_of
+from selmem.statistics import MIN_DOCUMENTS_INTERVAL
+from selmem.tables import read_table
+
+DATASET, METRIC = "omissions", "omission_rate"  # names of the project's other repositories
+CURVE_ROWS = 9
+TAGS = ["mamba", "state-space-model", "interpretability"]
+RULES = ("count", "aligned", "forced")
+# tags of the scheme "all" in the table `omission`, and how the card calls them
+WORDS = {"whole": "all words", "without_last_4": "words without a token among the last four"}
+LAST_FIFTH = 0.8
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where the numbers of one model's card are.
+
+    Attributes:
+        path: folder of the model.
+        tables: committed tables of that model, may be absent.
+        repo_id: NAMESPACE/NAME on the Hub.
+    """
+
+    path: Path
+    tables: Path
+    repo_id: str
+
+    def find(self, name: str, reason: str) -> Path:
+        """Return the committed file `name`, or the one in the model's folder.
+
+        Raises:
+            InputError: there is none; says `reason`.
+        """
+        for folder in (self.tables, self.path):
+            if (folder / name).is_file():
+                return folder / name
+        raise InputError(
+            f"{self.repo_id} {reason}: {name} is neither in {self.tables} nor in "
+            f"{self.path}; a model gets no card before that"
+        )
+
+    def json(self, name: str, reason: str) -> dict[str, Any]:
+        """Return the content of a JSON file."""
+        path = self.find(name, reason)
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON: {error}") from error
+        return content
+
+
+def model_card(path: Path, repo_id: str, templates: Path) -> str:
+    """Return the card of the model in `path`.
+
+    Raises:
+        InputError: no model there, or one that was not yet measured; a number is missing.
+    """
+    files = ModelFiles(path, templates / "tables" / repo_id.split("/")[1], repo_id)
+    config = files.json("config.json", "is no model")
+    context = {"repo_id": repo_id, "model": _model_facts(config, path), **_training_facts(files)}
+    if config.get("model_type") == "mamba":
+        return render_card("encoder", templates, {**context, "metadata": _encoder_data(context)})
+    if config.get("model_type") != "mamba_probe":
+        raise InputError(
+            f"{path} holds a model of type {config.get('model_type')!r}, expected "
+            "'mamba' or 'mamba_probe'"
+        )
+    context |= _probe_facts(config, repo_id)
+    if config["condition"] == "none":
+        data = _probe_data(context, [])
+        return render_card("null_probe", templates, {**context, "metadata": data})
+    reason = "is not yet measured"
+    omission = read_table(files.find("omission.parquet", reason))
+    context |= _result_facts(omission, repo_id)
+    context |= _control_facts(read_table(files.find("controls.parquet", reason)), repo_id)
+    data = _probe_data(context, context["results"]["whole"])
+    return render_card("probe", templates, {**context, "metadata": data})
+
+
+def _model_facts(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    names = ("hidden_size", "num_hidden_layers", "state_size", "conv_kernel", "vocab_size")
+    inner = config.get("intermediate_size") or config.get("expand", 2) * config["hidden_size"]
+    layers, width = config["num_hidden_layers"], config["state_size"] + config["conv_kernel"]
+    return {
+        **{name: config.get(name) for name in names},
+        "n_parameters": _n_parameters(path),
+        "state_values": layers * inner * width,
+    }
+
+
+def _n_parameters(path: Path) -> int:
+    total = 0
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np") as weights:
+                names = list(weights.keys())
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+        except SafetensorError as error:
+            raise InputError(f"{file} is damaged: {error}") from error
+    return total
+
+
+def _training_facts(files: ModelFiles) -> dict[str, Any]:
+    reason = "does not say how it was trained"
+    training = files.json("training.json", reason)
+    try:
+        settings = training["settings"]
+        facts = {name: training[name] for name in ("steps", "tokens", "best_step", "device")}
+        facts |= {name: settings[name] for name in ("seed", "learning_rate", "tokens_per_batch")}
+        sources = training["corpus"]["sources"]
+        held_out = training["held_out_bits"]
+        return {
+            "training": {**facts, "minutes": training["seconds"] / 60},
+            "corpus": [_corpus_row(name, size) for name, size in sorted(sources.items())],
+            "held_out": [
+                {
+                    "length": int(n),
+                    "bits": held_out[n],
+                    "accuracy": training["held_out_accuracy"][n],
+                }
+                for n in sorted(held_out, key=int)
+            ],
+            "curve": _curve_facts(files.find("learning_curve.jsonl", reason)),
+        }
+    except (KeyError, TypeError) as error:
+        raise InputError(f"training.json of {files.repo_id} lacks {error}") from error
+
+
+def _corpus_row(name: str, size: Mapping[str, int]) -> dict[str, Any]:
+    return {"name": name, "licence": licence_of(name).name, **size}
+
+
+def _curve_facts(path: Path) -> dict[str, Any]:
+    """Return some rows of the learning curve, and what its last fifth still gained."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+    if len(rows) < 2:
+        raise InputError(f"{path} has {len(rows)} evaluations, expected at least 2")
+    late = next(row for row in rows if row["step"] >= LAST_FIFTH * rows[-1]["step"])
+    best = min(row["mean_held_out_bits"] for row in rows)
+    picked = {round(i * (len(rows) - 1) / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS)}
+    names = ("step", "tokens", "mean_held_out_bits")
+    return {
+        "rows": [{name: rows[i][name] for name in names} for i in sorted(picked)],
+        "late_step": late["step"],
+        "late_gain": late["mean_held_out_bits"] - best,
+    }
+
+
+def _probe_facts(config: Mapping[str, Any], repo_id: str) -> dict[str, Any]:
+    namespace = repo_id.split("/")[0]
+    names = ("condition", "max_chunk_tokens", "encoder_fingerprint", "tokenizer_hash")
+    return {
+        "probe": {name: config.get(name) for name in names},
+        "encoder_id": hub_id(str(config["encoder_name_or_path"]), namespace),
+        "dataset_id": f"{namespace}/{DATASET}",
+        "metric_id": f"{namespace}/{METRIC}",
+    }
+
+
+def _result_facts(omission: pa.Table, repo_id: str) -> dict[str, Any]:
+    """Return the rows of the card's result tables, by kind of words."""
+    rows = [row for row in omission.to_pylist() if row["scheme"] == "all"]
+    probes = {row["probe"] for row in rows}
+    if len(probes) != 1:
+        raise InputError(
+            f"omission.parquet of {repo_id} holds {len(probes)} probes, expected one; give each "
+            "probe its own table"
+        )
+    return {
+        "results": {tag: _by_source_and_length(rows, tag) for tag in WORDS},
+        "words": WORDS,
+        "lengths": sorted({row["length"] for row in rows}),
+    }
+
+
+def _by_source_and_length(rows: Sequence[Mapping[str, Any]], tag: str) -> list[dict[str, Any]]:
+    cells: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in rows:
+        if row["tag"] == tag:
+            cells.setdefault((row["source"], row["length"]), {})[row["rule"]] = row
+    return [
+        {"source": source, "length": length, **{rule: _cell(found, rule) for rule in RULES}}
+        for (source, length), found in sorted(cells.items())
+    ]
+
+
+def _cell(found: Mapping[str, Mapping[str, Any]], rule: str) -> dict[str, Any]:
+    """Return what the card says under one rule; a rule or a number that is missing stays None."""
+    row = found.get(rule, {})
+    names = ["omission_rate", "n_words", "n_documents", "recovered_fraction"]
+    if rule != "forced":
+        names += ["chance_rate", "retained_over_chance"]
+    return {**{name: row.get(name) for name in names}, "interval": _interval(row)}
+
+
+def _interval(row: Mapping[str, Any]) -> str | None:
+    low, high = row.get("ci_low"), row.get("ci_high")
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        few = row.get("n_documents", math.inf) < MIN_DOCUMENTS_INTERVAL
+        return f"[under {MIN_DOCUMENTS_INTERVAL} documents]" if few else None
+    return f"[{percent(low)}, {percent(high)}]"
+
+
+def _control_facts(controls: pa.Table, repo_id: str) -> dict[str, Any]:
+    if not controls.num_rows:
+        raise InputError(f"{repo_id} was measured without controls; add --controls to `measure`")
+    return {
+        "controls": controls.sort_by([("source", "ascending"), ("length", "ascending")]).to_pylist()
+    }
+
+
+def _encoder_data(context: Mapping[str, Any]) -> str:
+    data = ModelCardData(
+        language="en",
+        license="apache-2.0",
+        library_name="transformers",
+        tags=TAGS,
+        model_name=context["repo_id"].split("/")[1],
+        eval_results=[
+            EvalResult(
+                task_type="text-generation",
+                dataset_type="held-out",
+                dataset_name="held-out documents",
+                metric_type="bits_per_token",
+                metric_name=f"bits per token, windows of {row['length']} tokens",
+                metric_value=row["bits"],
+            )
+            for row in context["held_out"]
+        ],
+    )
+    return str(data.to_yaml())
+
+
+def _probe_data(context: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
+    name = context["repo_id"].split("/")[1]
+    measured = {
+        "datasets": [context["dataset_id"]],
+        "metrics": [context["metric_id"]],
+        "model_name": name,
+        "eval_results": [_eval_result(row, context) for row in results],
+    }
+    data = ModelCardData(
+        language="en",
+        license="apache-2.0",
+        library_name="transformers",
+        base_model=context["encoder_id"],
+        base_model_relation="finetune",
+        tags=[*TAGS, "probing", "text-reconstruction"],
+        **(measured if results else {}),
+    )
+    return str(data.to_yaml())
+
+
+def _eval_result(row: Mapping[str, Any], context: Mapping[str, Any]) -> EvalResult:
+    return EvalResult(
+        task_type="text-reconstruction",
+        task_name="Text reconstruction from the state",
+        dataset_type=context["dataset_id"],
+        dataset_name=context["dataset_id"],
+        dataset_config="omission",
+        metric_type=context["metric_id"],
+        # results that differ in nothing but the data's name would replace each other
+        metric_name=f"omission rate (count), {row['source']}, {row['length']} tokens",
+        metric_value=row["count"]["omission_rate"],
+    )

@@ -1,0 +1,88 @@
+"""Cards of Spaces: the metric and the demo."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import SpaceCardData
+
+from selmem.cards.rendering import render_card
+from selmem.errors import InputError
+
+PYTHON_VERSION = "3.11"  # a Space's default is older than this package supports
+
+
+def metric_card(path: Path, repo_id: str, templates: Path) -> str:
+    """Return the card of the metric in `path`.
+
+    Raises:
+        InputError: the metric does not say its version, or which gradio it needs.
+    """
+    name = repo_id.split("/")[1]
+    context = {
+        "repo_id": repo_id,
+        "metric_version": _constant(path / f"{name}.py", "METRIC_VERSION"),
+        "metadata": _metadata(
+            path,
+            title="Omission rate",
+            emoji="🕳️",
+            tags=["evaluate", "metric"],
+            short_description="Which words of a text a reconstruction lacks",
+        ),
+    }
+    return render_card("metric", templates, context)
+
+
+def space_card(path: Path, repo_id: str, templates: Path) -> str:
+    """Return the card of the demo in `path`.
+
+    Raises:
+        InputError: the demo does not say which gradio it needs.
+    """
+    namespace = repo_id.split("/")[0]
+    models = [f"{namespace}/{name}" for name in ("mamba-tiny", "mamba-tiny-probe")]
+    metadata = _metadata(
+        path,
+        title="What a Mamba can write back",
+        emoji="🐍",
+        models=models,
+        datasets=[f"{namespace}/omissions"],
+        tags=["mamba", "state-space-model", "interpretability"],
+        short_description="Text in, state, text back: what was recovered",
+        suggested_hardware="cpu-basic",
+    )
+    context = {"repo_id": repo_id, "models": models, "metadata": metadata}
+    return render_card("space", templates, context)
+
+
+def _metadata(path: Path, **fields: Any) -> str:
+    data = SpaceCardData(
+        sdk="gradio",
+        sdk_version=_gradio_version(path / "requirements.txt"),
+        python_version=PYTHON_VERSION,
+        app_file="app.py",
+        license="apache-2.0",
+        colorFrom="indigo",
+        colorTo="gray",
+        pinned=False,
+        **fields,
+    )
+    return str(data.to_yaml())
+
+
+def _gradio_version(requirements: Path) -> str:
+    """Return the exact version of gradio that the Space's requirements name."""
+    lines = requirements.read_text(encoding="utf-8").split() if requirements.is_file() else []
+    for line in lines:
+        name, _, version = line.partition("==")
+        if name == "gradio" and version:
+            return version
+    raise InputError(f"{requirements} names no gradio==VERSION; the Hub needs one")
+
+
+def _constant(path: Path, name: str) -> str:
+    """Return the value of a module's constant without running the module."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
+            return str(ast.literal_eval(node.value))
+    raise InputError(f"{path} has no constant {name}")

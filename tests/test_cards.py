@@ -1,0 +1,243 @@
+"""Cards: every number on them is in a table, and a missing one is an error that names it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from sample_tables import write_measured
+from selmem.cards.models import model_card
+from selmem.cards.rendering import render_card
+from selmem.cards.tables import collect_card_tables, control_table
+from selmem.errors import InputError
+from selmem.tables import OMISSION, read_table, write_table
+from tiny_release import make_release
+
+TEMPLATES = Path(__file__).parents[1] / "hub_cards"
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    return make_release(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture
+def probe(release, tmp_path):
+    """A copy of the probe's folder, free to be changed."""
+    return shutil.copytree(release.probe, tmp_path / "mamba-tiny-probe")
+
+
+def probe_card(path, repo_id="selmem/mamba-tiny-probe"):
+    return model_card(path, repo_id, TEMPLATES)
+
+
+def table_rows(card, first_cell):
+    """Return the cells of all rows of a card's tables that start with `first_cell`."""
+    lines = [line for line in card.splitlines() if line.startswith(f"| {first_cell} |")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_every_result_on_a_probe_card_is_the_tables(release):
+    omission = read_table(release.probe / "omission.parquet")
+    whole = omission.filter(pc.equal(omission["scheme"], "all"))
+    found = [cells for cells in table_rows(probe_card(release.probe), "gsm8k") if len(cells) == 10]
+    expected = []
+    for tag in ("whole", "without_last_4"):
+        for length in (4, 16):
+            mask = pc.and_(pc.equal(whole["tag"], tag), pc.equal(whole["length"], length))
+            by_rule = {
+                row["rule"]: row
+                for row in whole.filter(mask).to_pylist()
+                if row["source"] == "gsm8k"
+            }
+            expected.append(["gsm8k", str(length), *expected_cells(by_rule)])
+    assert found == expected
+
+
+def expected_cells(by_rule):
+    def rate(value):
+        return f"{value * 100:.1f} %"
+
+    def with_interval(row):
+        return f"{rate(row['omission_rate'])} [{rate(row['ci_low'])}, {rate(row['ci_high'])}]"
+
+    count = by_rule["count"]
+    return [
+        f"{count['n_words']:,}",
+        f"{count['n_documents']:,}",
+        with_interval(count),
+        rate(count["chance_rate"]),
+        rate(1 - count["omission_rate"] / count["chance_rate"]),
+        with_interval(by_rule["aligned"]),
+        with_interval(by_rule["forced"]),
+        rate(count["recovered_fraction"]),
+    ]
+
+
+def test_controls_on_a_probe_card_are_the_tables(release):
+    card = probe_card(release.probe)
+    assert table_rows(card, "gsm8k | 16")[2:] == [
+        ["gsm8k", "16", "the probe", "2.000", "75.0 %"],
+        ["gsm8k", "16", "exchanged state", "9.500", "-18.8 %"],
+        ["gsm8k", "16", "null probe", "8.000", "0.0 %"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["encoder", "probe", "null_probe"])
+def test_training_numbers_on_a_card_are_the_training_records(release, name):
+    folder = getattr(release, name)
+    card = model_card(folder, f"selmem/{folder.name}", TEMPLATES)
+    record = json.loads((folder / "training.json").read_text())
+    curve = [
+        json.loads(line) for line in (folder / "learning_curve.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert "12,000 steps, 393,216,000 tokens, 70.5 minutes on CPU" in card
+    assert f"seed {record['settings']['seed']}" in card
+    assert table_rows(card, "gsm8k | MIT") == [["gsm8k", "MIT", "1,319", "281,000"]]
+    shown = [row for row in curve if table_rows(card, f"{row['step']:,}")]
+    assert len(shown) == 9
+    assert shown[0] == curve[0]
+    assert shown[-1] == curve[-1]
+    for row in shown:
+        bits = f"{row['mean_held_out_bits']:.3f}"
+        assert table_rows(card, f"{row['step']:,}") == [
+            [f"{row['step']:,}", f"{row['tokens']:,}", bits]
+        ]
+    late = next(row for row in curve if row["step"] >= 9_600)
+    gain = late["mean_held_out_bits"] - min(row["mean_held_out_bits"] for row in curve)
+    assert f"From step {late['step']:,} on" in card
+    assert f"fell by another {gain:.3f}." in card
+    for length, bits in record["held_out_bits"].items():
+        accuracy = f"{100 * record['held_out_accuracy'][length]:.1f} %"
+        assert [length, f"{bits:.3f}", accuracy] in table_rows(card, length)
+
+
+def test_sizes_on_a_card_are_those_of_the_weights(release):
+    from safetensors.torch import load_file
+
+    weights = load_file(release.probe / "model.safetensors")
+    n_parameters = sum(value.numel() for value in weights.values())
+    card = probe_card(release.probe)
+    assert f"It has {n_parameters:,} parameters in 2 layers of width 32" in card
+    assert f"{2 * 64 * (8 + 4):,} numbers for the whole state" in card
+    assert "texts of up to 32 tokens" in card
+
+
+def test_metadata_of_a_probe_names_what_it_rests_on(release):
+    card = ModelCard(probe_card(release.probe))
+    data = card.data.to_dict()
+    assert data["base_model"] == "selmem/mamba-tiny"
+    assert data["base_model_relation"] == "finetune"
+    assert data["library_name"] == "transformers"
+    assert data["datasets"] == ["selmem/omissions"]
+    assert data["metrics"] == ["selmem/omission_rate"]
+    assert data["license"] == "apache-2.0"
+    assert "pipeline_tag" not in data
+    omission = read_table(release.probe / "omission.parquet").to_pylist()
+    rates = {
+        f"omission rate (count), {row['source']}, {row['length']} tokens": row["omission_rate"]
+        for row in omission
+        if (row["tag"], row["rule"]) == ("whole", "count")
+    }
+    assert {result.metric_name: result.metric_value for result in card.data.eval_results} == rates
+
+
+@pytest.mark.parametrize("name", ["encoder", "probe", "null_probe"])
+def test_metadata_is_plain_yaml_and_the_card_leaves_no_template_syntax(release, name):
+    folder = getattr(release, name)
+    card = model_card(folder, f"selmem/{folder.name}", TEMPLATES)
+    assert isinstance(yaml.safe_load(card.split("---")[1]), dict)
+    assert "{{" not in card
+    assert "{%" not in card
+    assert str(folder.parent) not in card
+
+
+def test_a_card_with_a_missing_number_names_it(probe):
+    table = read_table(probe / "omission.parquet").to_pylist()
+    for row in table:
+        if (row["tag"], row["rule"], row["length"]) == ("whole", "aligned", 16):
+            row["ci_low"] = None
+    write_table(pa.Table.from_pylist(table, OMISSION), probe / "omission.parquet", metadata={})
+    message = r"the probe card: results: whole, row 2: aligned: interval lacks a number"
+    with pytest.raises(InputError, match=message):
+        probe_card(probe)
+
+
+def test_an_interval_that_too_few_documents_give_is_said_to_be_absent(probe):
+    table = read_table(probe / "omission.parquet").to_pylist()
+    for row in table:
+        row |= {"n_documents": 9, "ci_low": float("nan"), "ci_high": float("nan")}
+    write_table(pa.Table.from_pylist(table, OMISSION), probe / "omission.parquet", metadata={})
+    assert "[under 10 documents]" in probe_card(probe)
+
+
+def test_a_record_without_a_number_names_it(probe):
+    record = json.loads((probe / "training.json").read_text())
+    del record["settings"]["seed"]
+    (probe / "training.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"training\.json of selmem/mamba-tiny-probe lacks 'seed'"):
+        probe_card(probe)
+
+
+@pytest.mark.parametrize("size", ["130m", "370m", "790m", "1.4b"])
+def test_a_probe_that_was_not_measured_gets_no_card(probe, size):
+    (probe / "omission.parquet").unlink()
+    repo_id = f"selmem/mamba-{size}-probe"
+    with pytest.raises(InputError, match=rf"{repo_id} is not yet measured: omission\.parquet"):
+        probe_card(probe, repo_id)
+
+
+def test_a_probe_without_controls_gets_no_card(probe):
+    (probe / "controls.parquet").unlink()
+    with pytest.raises(InputError, match=r"not yet measured: controls\.parquet"):
+        probe_card(probe)
+
+
+def test_results_of_several_probes_in_one_table_are_refused(probe):
+    table = read_table(probe / "omission.parquet").to_pylist()
+    table[0]["probe"] = "selmem/other"
+    write_table(pa.Table.from_pylist(table, OMISSION), probe / "omission.parquet", metadata={})
+    with pytest.raises(InputError, match="holds 2 probes, expected one"):
+        probe_card(probe)
+
+
+def test_a_value_that_a_template_asks_for_and_nobody_gives_is_named(tmp_path):
+    (tmp_path / "thing.md.jinja").write_text("{{ rows[0].rate }} {{ seed }}")
+    with pytest.raises(InputError, match="the thing card lacks a value: 'seed' is undefined"):
+        render_card("thing", tmp_path, {"rows": [{"rate": 1.0}]})
+    with pytest.raises(InputError, match="has no attribute 'rate'"):
+        render_card("thing", tmp_path, {"rows": [{}], "seed": 1})
+    with pytest.raises(InputError, match="the thing card: rows, row 1: rate lacks a number: nan"):
+        render_card("thing", tmp_path, {"rows": [{"rate": float("nan")}], "seed": 1})
+    with pytest.raises(InputError, match="has no card template other"):
+        render_card("other", tmp_path, {})
+
+
+def test_controls_are_mean_bits_by_source_and_length(tmp_path):
+    table = control_table(write_measured(tmp_path, controls=("conv", "exchanged")))
+    rows = [row for row in table.to_pylist() if row["source"] == "gsm8k"]
+    found = {row["control"]: (row["bits_per_token"], row["recovered_fraction"]) for row in rows}
+    assert found == {
+        "the probe": (2.5, 0.75),
+        "null probe": (10.0, 0.0),
+        "encoder from an empty state": (9.0, pytest.approx(0.1)),
+        "conv": (5.0, 0.5),
+        "exchanged": (5.0, 0.5),
+    }
+    assert {row["n_tokens"] for row in rows} == {16}
+
+
+def test_card_tables_are_collected_from_a_measurement_and_its_report(tmp_path):
+    measured = write_measured(tmp_path / "m")
+    out = collect_card_tables(measured, measured, tmp_path / "tables/mamba-tiny-probe")
+    assert sorted(path.name for path in out.iterdir()) == ["controls.parquet", "omission.parquet"]
+    for path in out.iterdir():
+        assert b"/home/me" not in path.read_bytes()
+    write_measured(tmp_path / "bare", controls=())
+    with pytest.raises(InputError, match="measured without controls"):
+        control_table(tmp_path / "bare")
