@@ -26,7 +26,7 @@ COPIED = re.compile(
 )
 # made anew by the staging, or of no use on the Hub
 REPLACED = re.compile(
-    r"config\.json|README\.md|LICENSE|SHA256SUMS|verification\.json|omission\.parquet"
+    r"config\.json|README\.md|LICENSE|SHA256SUMS|verification\.json|(omission|controls)\.parquet"
     r"|\.gitattributes|[a-z_]+\.py|__pycache__|checkpoints|\.cache"
 )
 
