@@ -16,7 +16,7 @@ from selmem.frequency import Frequencies
 from selmem.measurement.cells import Cell
 from selmem.measurement.matching import Matched, match_chunks
 from selmem.measurement.placement import token_texts
-from selmem.measurement.scoring import Arrays
+from selmem.measurement.scoring import Arrays, until_eos
 from selmem.tables import CHUNKS, RECONSTRUCTIONS, TOKENS, WORDS
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
@@ -52,7 +52,7 @@ def cell_tables(
         frequencies: of tokens and words, if known.
         seed: of the draws behind the chance rate.
     """
-    written = [_until_eos(row, tokenizer) for row in arrays["reconstruction"].tolist()]
+    written = [until_eos(row, tokenizer.eos_token_id) for row in arrays["reconstruction"].tolist()]
     argmax = arrays["argmax"][:, : cell.length].astype(np.int32)
     matched = match_chunks(cell.chunks, written, list(argmax), tokenizer, seed=seed)
     return {
@@ -61,11 +61,6 @@ def cell_tables(
         "tokens": _tokens(cell, arrays, matched, tokenizer, naming),
         "words": _words(cell, arrays, matched, frequencies),
     }
-
-
-def _until_eos(token_ids: list[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    eos = tokenizer.eos_token_id
-    return token_ids[: token_ids.index(eos)] if eos in token_ids else token_ids
 
 
 def _chunks(cell: Cell, matched: Sequence[Matched]) -> pa.Table:

@@ -1,12 +1,12 @@
 """The configuration of a measurement."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selmem.corpora import parse_source
 from selmem.errors import InputError
-from selmem.measurement.models import DTYPES
+from selmem.measurement.models import DTYPES, model_name, probe_names
 
 ANNOTATORS = ("spacy", "none")
 
@@ -70,8 +70,26 @@ class MeasureConfig:
                 raise InputError(f"{name} is {choice!r}, expected one of {', '.join(known)}")
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the numbers, JSON-able."""
-        free = {"out", "device", "batch_tokens"}
-        values = {name: value for name, value in asdict(self).items() if name not in free}
-        loaded: dict[str, Any] = json.loads(json.dumps(values, default=str))
-        return loaded
+        """Return what decides the numbers, JSON-able; models and files by name, not by place."""
+        null_probe, frequencies = self.null_probe, self.frequencies
+        return {
+            "encoder": model_name(self.encoder),
+            "probe": model_name(self.probe),
+            "null_probe": None if null_probe is None else model_name(null_probe),
+            "probes": {name: model_name(path) for name, path in probe_names(self.probes).items()},
+            "data": [_source_name(source) for source in self.data],
+            "lengths": list(self.lengths),
+            "controls": self.controls,
+            "max_chunks": self.max_chunks,
+            "dtype": self.dtype,
+            "seed": self.seed,
+            "annotate": self.annotate,
+            "frequencies": None if frequencies is None else frequencies.name,
+        }
+
+
+def _source_name(given: str) -> str:
+    source = parse_source(given)
+    address = source.address if source.is_hub else Path(source.address).name
+    option = f"#{source.option}" if source.option else ""
+    return f"{source.name}={'hub:' if source.is_hub else ''}{address}{option}"

@@ -87,9 +87,9 @@ def _identity(
 ) -> dict[str, Any]:
     """Return all that decides the numbers: configuration, weights, tokenizer and data."""
     probes = {"probe": models.probe, "null_probe": models.null_probe, **models.others}
-    files = [parse_source(source) for source in config.data]
-    paths = [Path(file.address) for file in files if not file.is_hub]
-    paths += [config.frequencies] if config.frequencies else []
+    sources = [parse_source(source) for source in config.data]
+    files = {source.name: Path(source.address) for source in sources if not source.is_hub}
+    files |= {"frequencies": config.frequencies} if config.frequencies else {}
     return {
         **config.identity(),
         "encoder_fingerprint": models.encoder.fingerprint,
@@ -97,7 +97,7 @@ def _identity(
             name: fingerprint(probe) for name, probe in probes.items() if probe is not None
         },
         "tokenizer_hash": tokenizer_hash(tokenizer),
-        "file_hashes": {str(path): _file_hash(path) for path in paths if path.is_file()},
+        "file_hashes": {name: _file_hash(path) for name, path in files.items() if path.is_file()},
     }
 
 

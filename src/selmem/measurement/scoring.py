@@ -144,3 +144,12 @@ def sum_states(models: Models, token_ids: Tensor) -> MambaState:
     """Return the sum of the states after the texts (B, T), as one row in float64 on the CPU."""
     state = models.state(token_ids.to(models.device))
     return state.map(lambda part: part.double().sum(1, keepdim=True).cpu())
+
+
+def until_eos(token_ids: list[int], eos: int) -> list[int]:
+    """Return what stands before the first EOS.
+
+    >>> until_eos([5, 7, 0, 0], eos=0), until_eos([5, 7], eos=0)
+    ([5, 7], [5, 7])
+    """
+    return token_ids[: token_ids.index(eos)] if eos in token_ids else token_ids

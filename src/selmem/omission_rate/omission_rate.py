@@ -81,7 +81,7 @@ Examples:
 """
 
 
-class OmissionRate(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+class OmissionRate(evaluate.Metric):
     """The omission rate under the rules count and aligned, by tag, with chance and intervals."""
 
     read_tables = staticmethod(read_tables)
