@@ -179,13 +179,14 @@ _PRIME = "\N{PRIME}"
 _APOSTROPHE = "'\N{RIGHT SINGLE QUOTATION MARK}"
 _DASH = "\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{EN DASH}-"
 _ARROWS_AND_DOTS = "\N{MULTIPLICATION SIGN}÷·∙⋅±∓→←↔⇒⇔"
+_FORMAL = {"number", "operator", "command", "variable"}
 _AMBIGUOUS = re.compile("[aA-Z-]")
 _LETTER = r"[^\W\d_]"
 _NUMBER = (
     rf"[-+{_MINUS}±]?[$€£#]?(?:\d+(?:[.,:/{_APOSTROPHE}{_DASH}]\d+)*\.?|\.\d+)"
     r"(?:[eE][-+]?\d+)?[%°]?"
 )
-_SUBSCRIPT = r"(?:_(?:\w+|\{\w+\}))"
+_SUBSCRIPT = r"(?:_(?:\w|\d+|\{\w+\}))"
 
 # first match wins; each pattern must match the whole surface
 _PATTERNS: Sequence[tuple[str, re.Pattern[str]]] = tuple(
@@ -213,17 +214,11 @@ _PATTERNS: Sequence[tuple[str, re.Pattern[str]]] = tuple(
 )
 
 
-def token_kind(text: str, *, before: str = "", after: str = "") -> str:
-    r"""Return the kind of a word from its surface, and from its neighbours where it is ambiguous.
+def token_kind(text: str) -> str:
+    r"""Return the kind of a word from its surface.
 
     A code keyword or a lower-case name without underscore ("return", "foo") is a "word": its
-    surface does not tell. "a" and single capitals ("I", "Group C") are variables, and "-" is an
-    operator, only beside a number, an operator, a command, a variable or a "$".
-
-    Args:
-        text: the word.
-        before: the word before it.
-        after: the word after it.
+    surface does not tell. What only its neighbours tell, `kinds` adds.
 
     Returns:
         One of `KINDS`.
@@ -232,55 +227,51 @@ def token_kind(text: str, *, before: str = "", after: str = "") -> str:
     ['number', 'number', 'number', 'number', 'number', 'number', 'number']
     >>> [token_kind(t) for t in ("x", "x_1", "y'", "z2", "α")]
     ['variable', 'variable', 'variable', 'variable', 'variable']
-    >>> token_kind("a"), token_kind("a", before="=", after=";"), token_kind("a", after="man")
-    ('word', 'variable', 'word')
     >>> [token_kind(t) for t in ("+=", "==", "**", "≤", "∈", "->")]
     ['operator', 'operator', 'operator', 'operator', 'operator', 'operator']
-    >>> token_kind("-"), token_kind("-", before="2", after="x"), token_kind("%"), token_kind("$")
-    ('punctuation', 'operator', 'symbol', 'symbol')
     >>> [token_kind(t) for t in ("foo_bar", "camelCase", "HttpServer", "os.path", "__init__")]
     ['identifier', 'identifier', 'identifier', 'identifier', 'identifier']
-    >>> [token_kind(t) for t in ("\\alpha", "\\{", "me@example.org", "F-16", "1990s")]
-    ['command', 'command', 'address', 'mixed', 'mixed']
-    >>> [token_kind(t) for t in ("don't", "n't", "'s", "U.S.", "McDonald", "AL-AIN", "(", "...")]
+    >>> [token_kind(t) for t in ("\\alpha", "\\{", "me@example.org", "F-16", "1990s", "%")]
+    ['command', 'command', 'address', 'mixed', 'mixed', 'symbol']
+    >>> [token_kind(t) for t in ("don't", "n't", "U.S.", "McDonald", "AL-AIN", "I", "(", "...")]
     ['word', 'word', 'word', 'word', 'word', 'word', 'punctuation', 'punctuation']
     """
-    if _AMBIGUOUS.fullmatch(text):
-        formal = any(_is_formal(neighbour) for neighbour in (before, after))
-        plain, marked = ("punctuation", "operator") if text == "-" else ("word", "variable")
-        return marked if formal else plain
+    if text.isnumeric():
+        return "number"
     for kind, pattern in _PATTERNS:
         if pattern.fullmatch(text):
             return kind
     return _kind_by_category(text)
 
 
-def _is_formal(text: str) -> bool:
-    formal = {"number", "operator", "variable", "command"}
-    return text == "$" or (bool(text) and token_kind(text) in formal)
-
-
 def _kind_by_category(text: str) -> str:
     categories = {unicodedata.category(character) for character in text}
-    if categories <= {"Sm"}:
+    if categories == {"Sm"} and text != "~":
         return "operator"
     if any(category[0] in "LM" for category in categories):
         return "word"
     if any(category[0] == "N" for category in categories):
         return "number"
     if text in {"%", "#", "@", "&"} or any(category[0] == "S" for category in categories):
-        return "symbol"
+        return "punctuation" if set(text) == {"`"} else "symbol"
     return "punctuation"
 
 
 def kinds(words: Sequence[str]) -> list[str]:
     """Return the kind of every word of a text, given in order.
 
-    >>> kinds(["a", "+", "B", "is", "a", "sum"])
-    ['variable', 'operator', 'variable', 'word', 'word', 'word']
+    "a" and single capitals ("I", "Group C") are variables, and "-" is an operator, only beside a
+    number, an operator, a command, a variable or a "$".
+
+    >>> kinds(["a", "-", "B", "is", "a", "sum", "-", "I", "think"])
+    ['word', 'punctuation', 'word', 'word', 'word', 'word', 'punctuation', 'word', 'word']
+    >>> kinds(["a", "-", "2", "*", "B", "is", "a", "sum"])
+    ['variable', 'operator', 'number', 'operator', 'variable', 'word', 'word', 'word']
     """
-    padded = ["", *words, ""]
-    return [
-        token_kind(word, before=before, after=after)
-        for before, word, after in zip(padded, words, padded[2:], strict=False)
-    ]
+    found = [token_kind(word) for word in words]
+    ambiguous = [i for i, word in enumerate(words) if _AMBIGUOUS.fullmatch(word)]
+    for index in [*ambiguous, *reversed(ambiguous)]:
+        neighbours = (i for i in (index - 1, index + 1) if 0 <= i < len(words))
+        if any(found[i] in _FORMAL or words[i] == "$" for i in neighbours):
+            found[index] = "operator" if words[index] == "-" else "variable"
+    return found
