@@ -66,6 +66,8 @@ def pretrain(config: PretrainConfig) -> Path:
     store = run.corpus(tokenizer)
     torch.manual_seed(config.seed)
     model = MambaEncoder(_model_config(config, tokenizer))
+    # only the start is rescaled: stock transformers would rescale again whenever it loads
+    model.config.rescale_prenorm_residual = False
     schedule = BatchSchedule(
         [store.windows(config.window_tokens, "train", packed=config.packed)],
         [1.0],
@@ -80,7 +82,7 @@ def pretrain(config: PretrainConfig) -> Path:
     )
     reader = TokenReader(store, run.device)
     if run.optimise(model, LanguageModelling(run.autocast), schedule, held_out, reader):
-        run.save(model, tokenizer, run.summary(store))
+        run.save(model, tokenizer, store)
     return run.out
 
 

@@ -103,9 +103,7 @@ def train(config: TrainConfig) -> Path:
     )
     held_out = held_out_batches(store, config.lengths, tokens=held_out_tokens(config, run.device))
     if run.optimise(probe, objective, schedule, held_out, reader):
-        summary = run.summary(store)
-        probe.config.training = summary
-        run.save(probe, tokenizer, summary)
+        run.save(probe, tokenizer, store)
     return run.out
 
 

@@ -1,1 +1,1 @@
-"""A training run: its settings, the order of its data, the loop, its checkpoints and its records."""
+"""A training run: its settings, the order of its data, its loop, checkpoints and records."""

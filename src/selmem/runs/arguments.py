@@ -51,7 +51,6 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> TrainingArgument
         label_names=[],
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
         disable_tqdm=not sys.stderr.isatty(),
     )
     return _one_device_per_process(arguments, config)

@@ -1,6 +1,7 @@
 """What a training run writes down as it goes: the learning curve and the best weights so far."""
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class BestWeights:
 
     def offer(self, model: nn.Module, step: int, bits: float) -> None:
         """Keep the weights of `model` if they are the best so far."""
-        if bits >= self._bits and step != self.step:
+        better = bits < self._bits or not isfinite(self._bits)
+        if not better and step != self.step:
             return
         self.step, self._bits = step, bits
         weights = {name: value.detach().cpu() for name, value in model.named_parameters()}

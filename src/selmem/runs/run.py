@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from transformers.utils.logging import (
 from selmem.corpus_building import build_store
 from selmem.corpus_store import CorpusStore, TokenReader, is_store, open_store
 from selmem.errors import InputError
+from selmem.probe.configuration_mamba_probe import MambaProbeConfig
 from selmem.runs.arguments import held_out_tokens, tokens_per_batch, training_arguments
 from selmem.runs.config import RunConfig
 from selmem.runs.objectives import Autocast, HeldOut, Objective, mean_bits
@@ -106,10 +108,7 @@ class Run:
         held_out: list[Batch],
         reader: TokenReader,
     ) -> bool:
-        """Train `model` up to the last step or a limit; return whether the schedule is done.
-
-        When it is, `model` has the weights of the best held-out evaluation.
-        """
+        """Train `model` up to the last step or a limit; return whether the schedule is done."""
         _check_rows(schedule, self.arguments)
         trainer = WindowTrainer(
             model,
@@ -138,13 +137,16 @@ class Run:
                 self.config.max_steps,
             )
             return False
-        self.best.restore(model)
         return True
 
-    def save(self, model: PreTrainedModel, tokenizer: Any, summary: dict[str, Any]) -> None:
-        """Write the model, its tokenizer and `training.json` to `out`; drop the checkpoints."""
+    def save(self, model: PreTrainedModel, tokenizer: Any, store: CorpusStore) -> None:
+        """Write the best weights, the tokenizer and `training.json`; drop the checkpoints."""
         if not self.is_main:
             return
+        self.best.restore(model)
+        summary = self._summary(store)
+        if isinstance(model.config, MambaProbeConfig):
+            model.config.training = summary
         model.to(getattr(torch, self.config.save_dtype))
         model.config.use_cache = True  # the Trainer turned it off
         partial = Path(tempfile.mkdtemp(dir=self.out, prefix=".model.", suffix=".part"))
@@ -163,8 +165,8 @@ class Run:
         if not self.config.keep_checkpoints:
             shutil.rmtree(self.checkpoints)
 
-    def summary(self, store: CorpusStore) -> dict[str, Any]:
-        """Return what the run was and reached, for `training.json` and the model's config."""
+    def _summary(self, store: CorpusStore) -> dict[str, Any]:
+        """Return what the run was and reached, for `training.json` and a probe's config."""
         last, best = self.curve.rows[-1], self.curve.row(self.best.step)
         settings = self.config.outcome()
         effective = {
@@ -210,6 +212,8 @@ class Run:
             }
         )
         self.best.offer(model, step, mean_bits(scores))
+        if not isfinite(mean_bits(scores)):
+            logger.warning("the loss is no longer finite at step %d; lower learning_rate", step)
         logger.info("step %d: %.4f held-out bits per token", step, mean_bits(scores))
 
     def _stop_in_time(self) -> StopInTime:

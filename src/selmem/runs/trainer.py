@@ -23,7 +23,9 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from selmem.checkpoint import OUTPUT_WEIGHT
 from selmem.corpus_store import TokenReader
+from selmem.errors import InputError
 from selmem.runs.cuda_graphs import GraphedBackward
 from selmem.runs.objectives import HeldOut, Objective, score_held_out
 from selmem.runs.schedules import Batch, BatchSchedule
@@ -131,7 +133,9 @@ class WindowTrainer(Trainer):
         self._trained, self._objective, self._reader = model, objective, reader
         self._held_out, self._tokens_per_forward = held_out, tokens_per_forward
         self._on_scores = on_scores
-        self._graphs = GraphedBackward(self._graphed_loss, model) if cuda_graphs else None
+        self._graphs: GraphedBackward | None = None
+        if cuda_graphs:
+            self._graphs = GraphedBackward(lambda windows: objective.loss(model, windows), model)
 
     def get_train_dataloader(self) -> DataLoader[Part]:
         """Return the parts in order; they are already this process's own, on its device."""
@@ -144,7 +148,8 @@ class WindowTrainer(Trainer):
         if self._graphs is None:
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
             return loss
-        model.train()
+        if not model.training:
+            model.train()
         weight = inputs["weight"] / self.args.gradient_accumulation_steps
         return self._graphs(inputs["windows"], weight)
 
@@ -185,8 +190,15 @@ class WindowTrainer(Trainer):
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs
 
-    def _graphed_loss(self, windows: Tensor) -> Tensor:
-        return self._objective.loss(self._trained, windows)
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Let a checkpoint lack the output layer, which is tied to the embeddings.
+
+        Raises:
+            InputError: it lacks other weights, or has unknown ones.
+        """
+        wrong = {*load_result.missing_keys, *load_result.unexpected_keys} - {OUTPUT_WEIGHT}
+        if wrong:
+            raise InputError(f"the checkpoint's weights do not fit the model: {sorted(wrong)}")
 
 
 class StopInTime(TrainerCallback):
