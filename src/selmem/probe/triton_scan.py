@@ -1,7 +1,232 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton kernels of the operations in selective_scan.py."""
+"""The selective scan of Mamba-1 in Triton: initial state in, final state out, all gradients.
+
+One program is one warp. It owns a block of channels of one text (or of several texts in turn) and
+walks through time with the state in registers.
+
+Forward: a lane owns one channel and all its states, so the sum over states needs no exchange.
+The state is saved every SAVE steps in float32.
+
+Backward: from a saved state the next HISTORY states are recomputed and kept in registers, then the
+steps are walked in reverse. The tile is (NL, DL, DR, NR): 32 lanes as NL groups of states times DL
+groups of channels, each lane with DR channels in a row and NR states in a row. So both sums, over
+states (for dx and ddt) and over channels (for dB and dC), are mostly within a lane. What depends
+on channel and time only (softplus, SiLU) is computed once for NL steps at a time, one step per
+group of lanes, and fetched with `gather`. Sums over channels go to one buffer per block of
+channels, added up afterwards: no atomics, so results are deterministic.
+
+Dims: B batch, T tokens, D inner channels, N state size.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .scan_kernels import pack_kernel, scan_backward_kernel, scan_forward_kernel
+from .triton_conv import causal_conv
+from .triton_runtime import available, cdiv, rows
+from .triton_step import conv_update, selective_state_update
+
+__all__ = [
+    "available",
+    "causal_conv",
+    "conv_update",
+    "selective_scan",
+    "selective_state_update",
+]
+
+FORWARD_CHANNELS = 32
+FORWARD_REGISTERS: int | None = None
+# programs that fill the largest GPU several times over; beyond that, one program takes more texts
+MANY_PROGRAMS = 4096
 
 
-def available() -> bool:
-    """Return whether the kernels run on this machine."""
-    return False
+class BackwardTile(NamedTuple):
+    """How the backward pass is cut: lanes (NL, DL), channels per lane, steps kept and saved."""
+
+    state_lanes: int  # NL, also the steps whose scalars are computed at a time
+    channel_lanes: int  # DL
+    channels: int  # DR, per lane
+    history: int  # steps whose states are kept in registers; a multiple of state_lanes
+    save: int  # steps between two saved states; a multiple of history
+    registers: int | None  # limit per thread
+
+
+TILES = {
+    8: BackwardTile(2, 16, 4, 4, 8, None),
+    16: BackwardTile(4, 8, 4, 4, 8, None),
+    32: BackwardTile(4, 8, 2, 4, 8, None),
+}
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Run the gated recurrence; see `selective_scan.selective_scan`.
+
+    x, dt, z, B and C may be views with strides between rows. Differentiable for every argument;
+    a gradient of the final state is honoured.
+    """
+    n_states = A.shape[1]
+    if n_states not in TILES:
+        padding = (0, _padded(n_states) - n_states)
+        A, B, C = (F.pad(part, padding) for part in (A, B, C))
+        initial_state = None if initial_state is None else F.pad(initial_state, padding)
+    x, dt, B, C, z = (rows(part) for part in (x, dt, B, C, z))
+    y, final_state = _SelectiveScan.apply(x, dt, A, B, C, D, z, dt_bias, initial_state)
+    return y, final_state[..., :n_states]
+
+
+def _padded(n_states: int) -> int:
+    sizes = [size for size in TILES if size >= n_states]
+    if not sizes:
+        raise ValueError(f"the Triton scan holds at most {max(TILES)} states, not {n_states}")
+    return min(sizes)
+
+
+class _SelectiveScan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor,
+        z: Tensor,
+        dt_bias: Tensor,
+        initial_state: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        A, D, dt_bias = (part.float().contiguous() for part in (A, D, dt_bias))
+        if initial_state is not None:
+            initial_state = initial_state.float().contiguous()
+        differentiate = any(ctx.needs_input_grad)
+        bc = pack(B, C, pad=TILES[A.shape[1]].save)
+        y, final_state, saved = scan_forward(
+            x, dt, A, bc, D, z, dt_bias, initial_state, save=differentiate
+        )
+        if differentiate:
+            ctx.save_for_backward(x, dt, A, bc, D, z, dt_bias, initial_state, saved)
+            ctx.dtypes = B.dtype, C.dtype
+            ctx.set_materialize_grads(False)
+        return y, final_state
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor | None, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
+        x = ctx.saved_tensors[0]
+        dy = torch.zeros_like(x) if dy is None else rows(dy)
+        dfinal = None if dfinal is None else dfinal.float().contiguous()
+        dx, ddt, dA, dbc, dD, dz, dbias, dinitial = scan_backward(
+            *ctx.saved_tensors, dy, dfinal, initial_gradient=ctx.needs_input_grad[8]
+        )
+        dB, dC = (part.to(dtype) for part, dtype in zip(dbc, ctx.dtypes, strict=True))
+        return dx, ddt, dA, dB, dC, dD, dz, dbias, dinitial
+
+
+def pack(B: Tensor, C: Tensor, pad: int) -> Tensor:
+    """Return B and C side by side in float32, (B * T + pad, 2N), the last `pad` rows zero."""
+    batch, n_tokens, n_states = B.shape
+    bc = torch.empty(batch * n_tokens + pad, 2 * n_states, device=B.device, dtype=torch.float32)
+    rows_at_once = 64
+    grid = (cdiv(bc.shape[0], rows_at_once),)
+    pack_kernel[grid](
+        B, C, bc, batch * n_tokens, bc.shape[0], n_tokens,
+        B.stride(0), C.stride(0), B.stride(1), C.stride(1),
+        N=n_states, ROWS=rows_at_once, num_warps=4,
+    )  # fmt: skip
+    return bc
+
+
+def scan_forward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    bc: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    initial_state: Tensor | None,
+    save: bool,
+    every: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, the final state, and the states before steps SAVE, 2 SAVE, ... (B, S, D, N)."""
+    (batch, n_tokens, channels), n_states = x.shape, A.shape[1]
+    every = every or TILES[n_states].save
+    limit = {} if FORWARD_REGISTERS is None else {"maxnreg": FORWARD_REGISTERS}
+    n_saved = max(0, (n_tokens - 1) // every) if save else 0
+    y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
+    final_state = torch.empty(batch, channels, n_states, device=x.device, dtype=torch.float32)
+    saved = torch.empty(batch, n_saved, channels, n_states, device=x.device, dtype=torch.float32)
+    grid = (cdiv(channels, FORWARD_CHANNELS), batch)
+    scan_forward_kernel[grid](
+        x, dt, A, bc, D, z, dt_bias, initial_state, y, final_state, saved,
+        n_tokens, n_saved, x.stride(0), dt.stride(0), z.stride(0),
+        X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1),
+        CHANNELS=channels, N=n_states, BD=FORWARD_CHANNELS, SAVE=every,
+        INITIAL=initial_state is not None, KEEP=save, num_warps=1, **limit,
+    )  # fmt: skip
+    return y, final_state, saved
+
+
+def scan_backward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    bc: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    initial_state: Tensor | None,
+    saved: Tensor,
+    dy: Tensor,
+    dfinal: Tensor | None,
+    initial_gradient: bool = False,
+    tile: BackwardTile | None = None,
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor], Tensor, Tensor, Tensor, Tensor | None]:
+    """Return the gradients of x, dt, A, (B, C), D, z, dt_bias and the initial state (or None)."""
+    (batch, n_tokens, channels), n_states = x.shape, A.shape[1]
+    tile = tile or TILES[n_states]
+    blocks = cdiv(channels, tile.channel_lanes * tile.channels)
+    texts = max(1, batch * blocks // MANY_PROGRAMS)
+    groups = cdiv(batch, texts)
+    padded_tokens = cdiv(n_tokens, tile.history) * tile.history
+
+    def buffer(*shape: int) -> Tensor:
+        return torch.empty(shape, device=x.device, dtype=torch.float32)
+
+    dx, ddt, dz = (torch.empty(x.shape, device=x.device, dtype=p.dtype) for p in (x, dt, z))
+    dbc = buffer(batch, blocks, padded_tokens, 2 * n_states)
+    dA, dD, dbias = buffer(groups, channels, n_states), *buffer(2, groups, channels)
+    dinitial = buffer(batch, channels, n_states) if initial_gradient else None
+    limit = {} if tile.registers is None else {"maxnreg": tile.registers}
+    scan_backward_kernel[(blocks, groups)](
+        x, dt, A, bc, D, z, dt_bias, initial_state, saved, dy, dfinal,
+        dx, ddt, dz, dbc, dA, dD, dbias, dinitial,
+        batch, texts, n_tokens, padded_tokens, saved.shape[1], 1.0,
+        x.stride(0), dt.stride(0), z.stride(0), dy.stride(0),
+        X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1), DY_ROW=dy.stride(1),
+        CHANNELS=channels, N=n_states, NL=tile.state_lanes, DL=tile.channel_lanes,
+        DR=tile.channels, HISTORY=tile.history, SAVE=tile.save,
+        INITIAL=initial_state is not None, FINAL=dfinal is not None,
+        INITIAL_GRADIENT=initial_gradient, num_warps=1, **limit,
+    )  # fmt: skip
+    dB_dC = _sum_blocks(dbc, n_tokens)
+    return dx, ddt, dA.sum(0), dB_dC, dD.sum(0), dz, dbias.sum(0), dinitial
+
+
+def _sum_blocks(dbc: Tensor, n_tokens: int) -> tuple[Tensor, Tensor]:
+    total = dbc.sum(1)[:, :n_tokens]
+    n_states = dbc.shape[-1] // 2
+    return total[..., :n_states], total[..., n_states:]

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+# mypy: ignore-errors
+# ruff: noqa: SIM108
+# Triton's compiler reads these functions: tuples grow by +, and a condition known at compile time
+# stands in an `if` of its own.
+"""Kernels of a single token, which advance state and window in place."""
+
+from .triton_math import sigmoid, softplus
+from .triton_runtime import jit
+
+try:
+    import triton.language as tl
+    from triton.language import constexpr
+except ImportError:
+    constexpr = None
+
+
+@jit
+def state_kernel(
+    state, x, dt, a_matrix, b_map, c_map, skip_weight, z, dt_bias, y,
+    x_text, dt_text, b_text, c_text, z_text,
+    CHANNELS: constexpr, N: constexpr, NP: constexpr, BD: constexpr,
+):  # fmt: skip
+    text = tl.program_id(1).to(tl.int64)
+    d = tl.program_id(0) * BD + tl.arange(0, BD)
+    n = tl.arange(0, NP)[None, :]
+    inside = d < CHANNELS
+    tile = inside[:, None] & (n < N)
+    dn = d[:, None] * N + n
+    place = state + text * (CHANNELS * N) + dn
+    h = tl.load(place, mask=tile, other=0.0)
+    a = tl.load(a_matrix + dn, mask=tile, other=0.0) * 1.4426950408889634
+    x_value = tl.load(x + text * x_text + d, mask=inside, other=0.0).to(tl.float32)
+    dt_value = tl.load(dt + text * dt_text + d, mask=inside, other=0.0).to(tl.float32)
+    z_value = tl.load(z + text * z_text + d, mask=inside, other=0.0).to(tl.float32)
+    skip = tl.load(skip_weight + d, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(dt_bias + d, mask=inside, other=0.0).to(tl.float32)
+    b_value = tl.load(b_map + text * b_text + n, mask=n < N, other=0.0).to(tl.float32)
+    c_value = tl.load(c_map + text * c_text + n, mask=n < N, other=0.0).to(tl.float32)
+    delta = softplus(dt_value + bias)
+    h = tl.exp2(delta[:, None] * a) * h + (delta * x_value)[:, None] * b_value
+    tl.store(place, h, mask=tile)
+    out = (tl.sum(h * c_value, 1) + skip * x_value) * z_value * sigmoid(z_value)
+    tl.store(y + text * CHANNELS + d, out.to(y.dtype.element_ty), mask=inside)
+
+
+@jit
+def window_kernel(
+    window, x, weight, bias, y, x_text,
+    CHANNELS: constexpr, WIDTH: constexpr, BD: constexpr, BIAS: constexpr,
+):  # fmt: skip
+    text = tl.program_id(1).to(tl.int64)
+    d = tl.program_id(0) * BD + tl.arange(0, BD)
+    inside = d < CHANNELS
+    place = window + text * (CHANNELS * WIDTH) + d * WIDTH
+    newest = tl.load(x + text * x_text + d, mask=inside, other=0.0).to(window.dtype.element_ty)
+    out = tl.zeros([BD], tl.float32)
+    if BIAS:
+        out += tl.load(bias + d, mask=inside, other=0.0).to(tl.float32)
+    for w in tl.static_range(WIDTH):
+        # a thread holds all taps of its channels, so no other thread reads what it overwrites
+        if w < WIDTH - 1:
+            value = tl.load(place + w + 1, mask=inside, other=0.0)
+        else:
+            value = newest
+        tap = tl.load(weight + d * WIDTH + w, mask=inside, other=0.0).to(tl.float32)
+        out += tap * value.to(tl.float32)
+        tl.store(place + w, value, mask=inside)
+    out *= sigmoid(out)
+    tl.store(y + text * CHANNELS + d, out.to(y.dtype.element_ty), mask=inside)

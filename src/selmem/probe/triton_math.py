@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+# mypy: ignore-errors
+"""Float32 functions that the Triton kernels share."""
+
+from .triton_runtime import jit
+
+try:
+    import triton.language as tl
+except ImportError:
+    tl = None
+
+
+@jit
+def softplus(v):
+    """Return log(1 + exp(v)) to 2e-7 of itself, by a minimax polynomial of log(1 + e) / e."""
+    e = tl.exp2(tl.abs(v) * -1.4426950408889634)
+    p = e * 0.00595651613548398 - 0.03264576196670532
+    p = p * e + 0.0837620198726654
+    p = p * e - 0.14171044528484344
+    p = p * e + 0.19363385438919067
+    p = p * e - 0.24913287162780762
+    p = p * e + 0.3332829475402832
+    p = p * e - 0.499999076128006
+    p = p * e + 1.0
+    return tl.maximum(v, 0.0) + p * e
+
+
+@jit
+def sigmoid(v):
+    """Return 1 / (1 + exp(-v)) as a squared reciprocal root, cheaper than a division."""
+    r = tl.rsqrt(1.0 + tl.exp2(v * -1.4426950408889634))
+    return r * r

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One token of Mamba-1 in Triton: state and window are advanced in place, for decoding.
+
+Dims: B batch, D inner channels, N state size, W convolution width.
+"""
+
+import torch
+from torch import Tensor
+
+from .step_kernels import state_kernel, window_kernel
+from .triton_runtime import cdiv
+
+
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+) -> Tensor:
+    """Advance `state` by one token; see `selective_scan.selective_state_update`.
+
+    `state` must be contiguous float32, the last axis of the others contiguous.
+    """
+    _check_in_place(state, "state")
+    batch, channels, n_states = state.shape
+    y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
+    block = 64
+    state_kernel[(cdiv(channels, block), batch)](
+        state, x, dt, A, B, C, D, z, dt_bias, y,
+        x.stride(0), dt.stride(0), B.stride(0), C.stride(0), z.stride(0),
+        CHANNELS=channels, N=n_states, NP=1 << (n_states - 1).bit_length(), BD=block, num_warps=4,
+    )  # fmt: skip
+    return y
+
+
+def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Shift x into `window` and convolve; see `selective_scan.conv_update`.
+
+    `window` must be contiguous.
+    """
+    _check_in_place(window, "window")
+    batch, channels, width = window.shape
+    y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
+    block = 256
+    window_kernel[(cdiv(channels, block), batch)](
+        window, x, weight, bias, y, x.stride(0),
+        CHANNELS=channels, WIDTH=width, BD=block, BIAS=bias is not None, num_warps=4,
+    )  # fmt: skip
+    return y
+
+
+def _check_in_place(values: Tensor, name: str) -> None:
+    if not values.is_contiguous():
+        raise ValueError(f"{name} is updated in place and must be contiguous; it is a view")
