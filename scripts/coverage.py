@@ -24,7 +24,8 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit
 
-from selmem.statistics import Resampling, bootstrap, difference
+from selmem.resampling import Resampling
+from selmem.statistics import bootstrap, difference
 
 RESULTS = Path(__file__).parent / "results" / "coverage.csv"
 COLUMNS = ("quantity", "n_documents", "method", "coverage", "mean_width", "n_datasets", "truth")

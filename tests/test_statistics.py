@@ -4,17 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from selmem.statistics import (
-    Resampling,
-    bootstrap,
-    correlation_interval,
-    difference,
-    holm,
-    odds_ratio,
-    resample_weights,
-)
+from selmem.resampling import Resampling, resample_weights
+from selmem.statistics import bootstrap, difference, holm, odds_ratio
 
 FEW = Resampling(n_resamples=400, seed=3)
 
@@ -145,18 +137,6 @@ def test_holm_levels_exclude_zero_exactly_for_the_rejected():
 def test_odds_ratio_of_known_rates():
     assert odds_ratio(0.5, 0.2) == pytest.approx(4)
     assert np.isinf(odds_ratio(1.0, 0.2))
-
-
-def test_correlation_interval_is_fishers_for_the_spread_given():
-    replicates = np.tanh(np.random.default_rng(8).normal(np.arctanh(0.5), 0.1, 20000))
-    low, high, p = correlation_interval(0.5, replicates, 50)
-    half = stats.norm.ppf(0.975) * 0.1
-    assert (low, high) == pytest.approx(
-        tuple(np.tanh(np.arctanh(0.5) + np.array([-half, half]))), abs=0.01
-    )
-    assert p < 1e-4
-    assert np.isnan(correlation_interval(0.5, replicates, 9)[0])
-    assert np.isnan(correlation_interval(0.5, replicates, 20)[2])
 
 
 def test_wrong_shapes_and_settings_are_named():

@@ -9,38 +9,22 @@ Source: Hall 1988, "On symmetric bootstrap confidence intervals"; Särndal, Swen
 1992, section 5.5 (linearised variance of a ratio); Korn and Graubard 1998 (rare proportions).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-Floats = NDArray[np.float64]
+from selmem.resampling import Floats, Resampling, resample_weights
 
 MIN_DOCUMENTS_INTERVAL = 10
 MIN_DOCUMENTS_TEST = 30
 
-# weights of one batch of resamples, in numbers
-_BATCH_NUMBERS = 4_000_000
 # above this share of resamples without any variation the studentised interval means nothing
 _MAX_DEGENERATE = 0.025
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resampling:
-    """How documents are resampled; equal settings on equal documents draw equal resamples."""
-
-    n_resamples: int = 2000
-    seed: int = 0
-    level: float = 0.95  # of the intervals
-
-    def __post_init__(self) -> None:
-        if self.n_resamples < 1:
-            raise ValueError(f"n_resamples is {self.n_resamples}; give at least 1")
-        if not 0 < self.level < 1:
-            raise ValueError(f"level is {self.level}; give a number between 0 and 1, such as 0.95")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +36,7 @@ class Bootstrap:
         se: (C,) linearised standard errors.
         n_documents: (C,) documents with data (of the smallest group, for a difference).
         replicates: (R, C) the quantity in each resample.
-        pivots: (R, C) (replicate - value) / standard error in that resample; nan where undefined.
+        errors: (R, C) its linearised standard error in that resample.
         level: confidence level of `interval()` and `percentile()`.
     """
 
@@ -60,8 +44,15 @@ class Bootstrap:
     se: Floats
     n_documents: NDArray[np.int64]
     replicates: Floats
-    pivots: Floats
+    errors: Floats
     level: float
+
+    @cached_property
+    def pivots(self) -> Floats:
+        """(R, C) distance of each replicate from the value, in its errors; nan where undefined."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pivots = (self.replicates - self.value) / self.errors
+        return np.where(np.isfinite(pivots), pivots, np.nan)
 
     def interval(self, level: float | None = None) -> tuple[Floats, Floats]:
         """Return the symmetric studentised interval, (C,) and (C,); nan below 10 documents."""
@@ -95,6 +86,17 @@ class Bootstrap:
         p = (beyond + 1) / (np.isfinite(self.pivots).sum(axis=0) + 1)
         return np.where((self.n_documents < MIN_DOCUMENTS_TEST) | ~np.isfinite(observed), np.nan, p)
 
+    def part(self, cells: slice) -> "Bootstrap":
+        """Return the quantities `cells` alone."""
+        return replace(
+            self,
+            value=self.value[cells],
+            se=self.se[cells],
+            n_documents=self.n_documents[cells],
+            replicates=self.replicates[:, cells],
+            errors=self.errors[:, cells],
+        )
+
     def _rare(self, level: float) -> tuple[Floats, Floats]:
         with np.errstate(divide="ignore", invalid="ignore"):
             trials = self.value * (1 - self.value) / self.se**2
@@ -127,7 +129,6 @@ def bootstrap(
         coefficients: J signs or weights; (1, -1) is a difference of two ratios, paired because
             both are taken from the same resample.
         strata: (G,) labels; documents are drawn within each (the sources of a pooled rate).
-
     """
     columns = _columns(numerators, denominators, len(coefficients))
     n_documents, n_cells = columns.shape[:2]
@@ -135,20 +136,16 @@ def bootstrap(
     signs = np.asarray(coefficients, float)
     value, variance = _estimate(np.ones((1, n_documents)), columns, labels, signs)
     replicates = np.empty((resampling.n_resamples, n_cells))
-    pivots = np.empty_like(replicates)
+    variances = np.empty_like(replicates)
     for rows, weights in resample_weights(labels, resampling):
-        values, variances = _estimate(weights, columns, labels, signs)
-        replicates[rows] = values
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pivots[rows] = (values - value) / np.sqrt(variances)
-    pivots[~np.isfinite(pivots)] = np.nan
+        replicates[rows], variances[rows] = _estimate(weights, columns, labels, signs)
     with_data = (columns[:, :, 1::2] != 0).sum(axis=0).min(axis=-1)
     return Bootstrap(
         value=value[0],
         se=np.sqrt(variance[0]),
         n_documents=with_data.astype(np.int64),
         replicates=replicates,
-        pivots=pivots,
+        errors=np.sqrt(variances),
         level=resampling.level,
     )
 
@@ -173,19 +170,22 @@ def difference(
     return bootstrap(numerators, denominators, resampling, coefficients=(1, -1), strata=strata)
 
 
-def resample_weights(
-    strata: NDArray[np.generic], resampling: Resampling
-) -> Iterator[tuple[slice, Floats]]:
-    """Yield (rows, weights (rows, G)): how often each document was drawn, within its stratum."""
-    members = [np.flatnonzero(strata == label) for label in np.unique(strata)]
-    generators = [np.random.default_rng([resampling.seed, i]) for i in range(len(members))]
-    n_rows = max(1, _BATCH_NUMBERS // max(len(strata), 1))
-    for start in range(0, resampling.n_resamples, n_rows):
-        rows = slice(start, min(start + n_rows, resampling.n_resamples))
-        weights = np.zeros((rows.stop - rows.start, len(strata)))
-        for generator, documents in zip(generators, members, strict=True):
-            weights[:, documents] = _multinomial(generator, len(weights), len(documents))
-        yield rows, weights
+def combine(parts: Sequence[Bootstrap], weights: Sequence[float]) -> Bootstrap:
+    """Return the weighted sum of quantities that rest on disjoint documents.
+
+    The parts must come from resamplings with different seeds, so that they are independent.
+    """
+    w = np.asarray(weights, float)
+    replicates = np.stack([part.replicates for part in parts])  # (parts, R, C)
+    errors = np.stack([part.errors for part in parts])
+    return Bootstrap(
+        value=w @ np.stack([part.value for part in parts]),
+        se=np.sqrt(w**2 @ np.stack([part.se**2 for part in parts])),
+        n_documents=np.sum([part.n_documents for part in parts], axis=0),
+        replicates=np.einsum("p,prc->rc", w, replicates),
+        errors=np.sqrt(np.einsum("p,prc->rc", w**2, errors**2)),
+        level=parts[0].level,
+    )
 
 
 def holm(p_values: ArrayLike) -> tuple[Floats, Floats]:
@@ -214,20 +214,6 @@ def odds_ratio(first: ArrayLike, second: ArrayLike) -> Floats:
         return np.asarray((a / (1 - a)) / (b / (1 - b)))
 
 
-def correlation_interval(
-    value: float, replicates: Floats, n_documents: int, level: float = 0.95
-) -> tuple[float, float, float]:
-    """Return (low, high, p), normal on Fisher's z scale with the spread of the replicates."""
-    z = np.arctanh(np.clip(replicates[np.isfinite(replicates)], -0.999999, 0.999999))
-    if n_documents < MIN_DOCUMENTS_INTERVAL or not np.isfinite(value) or len(z) < 2:
-        return np.nan, np.nan, np.nan
-    center, spread = np.arctanh(np.clip(value, -0.999999, 0.999999)), z.std(ddof=1)
-    half = stats.norm.ppf((1 + level) / 2) * spread
-    p = 2 * stats.norm.sf(abs(center) / spread) if spread > 0 else np.nan
-    tested = n_documents >= MIN_DOCUMENTS_TEST
-    return float(np.tanh(center - half)), float(np.tanh(center + half)), p if tested else np.nan
-
-
 def _columns(numerators: ArrayLike, denominators: ArrayLike, n_ratios: int) -> Floats:
     top, bottom = np.asarray(numerators, float), np.asarray(denominators, float)
     if top.shape != bottom.shape:
@@ -239,13 +225,6 @@ def _columns(numerators: ArrayLike, denominators: ArrayLike, n_ratios: int) -> F
             f"got {top.shape} for {n_ratios} coefficients; expected (documents, cells, {n_ratios})"
         )
     return np.stack([top, bottom], axis=-1).reshape(*top.shape[:2], 2 * n_ratios)
-
-
-def _multinomial(generator: np.random.Generator, n_rows: int, n_documents: int) -> Floats:
-    draws = generator.integers(0, n_documents, (n_rows, n_documents))
-    draws += np.arange(n_rows)[:, None] * n_documents
-    counts = np.bincount(draws.ravel(), minlength=draws.size)
-    return counts.reshape(draws.shape).astype(float)
 
 
 def _estimate(

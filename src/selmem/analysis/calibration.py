@@ -5,7 +5,7 @@ import pandas as pd
 
 from selmem.analysis.groups import Ratio, each_group, ratio_table
 from selmem.analysis.measurements import Measurement
-from selmem.statistics import Resampling
+from selmem.resampling import Resampling
 
 N_BINS = 10  # of equal width
 

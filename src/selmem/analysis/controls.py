@@ -7,7 +7,7 @@ import pandas as pd
 
 from selmem.analysis.groups import Ratio, each_group, ratio_table
 from selmem.analysis.measurements import CONTROL_PREFIX, Measurement
-from selmem.statistics import Resampling
+from selmem.resampling import Resampling
 
 _LAYER = re.compile(r"layer_?(\d+)")
 

@@ -8,13 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from selmem.statistics import (
-    MIN_DOCUMENTS_INTERVAL,
-    MIN_DOCUMENTS_TEST,
-    Floats,
-    Resampling,
-    resample_weights,
-)
+from selmem.resampling import Floats, Resampling, resample_weights
+from selmem.statistics import MIN_DOCUMENTS_INTERVAL, MIN_DOCUMENTS_TEST
 
 MIN_POINTS = 5
 

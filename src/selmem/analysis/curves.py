@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from selmem.analysis.groups import Ratio, each_group, ratio_table
 from selmem.analysis.measurements import CONV_TOKENS, WHOLE_TEXT, Measurement
-from selmem.statistics import Resampling
+from selmem.resampling import Resampling
 
 POSITION_BINS = 16
 PERPLEXITY_STEP, PERPLEXITY_MAX = 5, 100  # bins of the source paper; the last one is open
@@ -112,13 +112,19 @@ def perplexity_table(measurement: Measurement, resampling: Resampling) -> pd.Dat
 
 
 def chunk_omission(measurement: Measurement) -> pd.DataFrame:
-    """Return the chunks with their number of whole words and of omitted ones under each rule."""
+    """Return the chunks with sums over their whole words: `n_words`, omitted ones and chance.
+
+    Columns `count`, `aligned` and `forced` hold the omitted words, `chance_<rule>` what chance
+    would omit (nan where it is unknown).
+    """
     words = measurement.words[~measurement.words["cut"]]
     chunks = measurement.chunks.copy()
     n = len(chunks)
     chunks["n_words"] = np.bincount(words["chunk"], minlength=n).astype(float)
     for rule in ("count", "aligned", "forced"):
         chunks[rule] = np.bincount(words["chunk"], words[f"omitted_{rule}"], minlength=n)
+        chance = words[f"chance_{rule}"].astype(float)
+        chunks[f"chance_{rule}"] = np.bincount(words["chunk"], chance, minlength=n)
     return chunks
 
 

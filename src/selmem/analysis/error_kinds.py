@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from selmem.analysis.groups import Ratio, each_group, ratio_table
 from selmem.analysis.measurements import Measurement
 from selmem.omission_rate.alignment import align
-from selmem.statistics import Resampling
+from selmem.resampling import Resampling
 
 Ints = NDArray[np.int64]
 

@@ -9,7 +9,8 @@ from selmem.analysis.correlations import Points, Row, correlations
 from selmem.analysis.curves import chunk_omission
 from selmem.analysis.groups import document_sums, each_group
 from selmem.analysis.measurements import Measurement
-from selmem.statistics import MIN_DOCUMENTS_INTERVAL, Floats, Resampling
+from selmem.resampling import Floats, Resampling
+from selmem.statistics import MIN_DOCUMENTS_INTERVAL
 
 N_RESAMPLES = 200  # enough for a standard deviation, which is all that is taken from them
 MIN_TYPE_WORDS = 2  # occurrences of a word type, so that its rate is not a coin toss

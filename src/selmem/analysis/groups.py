@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from selmem.analysis.measurements import POOLED
-from selmem.statistics import Bootstrap, Floats, Resampling, bootstrap
+from selmem.resampling import Floats, Resampling
+from selmem.statistics import Bootstrap, bootstrap
 
 
 @dataclass(frozen=True)

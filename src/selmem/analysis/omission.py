@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from selmem.analysis.groups import Ratio, each_group, ratio_table
 from selmem.analysis.measurements import CONV_TOKENS, Measurement
-from selmem.statistics import Resampling
+from selmem.resampling import Resampling
 
 RULES = ("count", "aligned", "forced")
 SCHEMES = ("pos", "entity", "kind")

@@ -17,7 +17,8 @@ from scipy import stats
 
 from selmem.analysis.measurements import Measurement
 from selmem.analysis.omission import is_late
-from selmem.statistics import MIN_DOCUMENTS_TEST, Floats
+from selmem.resampling import Floats
+from selmem.statistics import MIN_DOCUMENTS_TEST
 
 logger = logging.getLogger(__name__)
 
