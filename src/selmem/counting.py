@@ -17,7 +17,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from selmem.segmentation import split_words
-from selmem.tokenization import plain_backend
+from selmem.tokenization import n_token_ids, plain_backend
 
 _MAX_PIECES = 500_000  # distinct ones held before they are tokenized
 _MAX_CHARACTERS = 1 << 26  # taken in before they are tokenized: about 0.3 GB at worst
@@ -98,7 +98,7 @@ class _Counter:
         self._max_words = max_words
         self._pieces: Counter[str] = Counter()
         self._strings: Counter[str] = Counter()  # between white space, which no word contains
-        self.token_counts = np.zeros(len(tokenizer), dtype=np.int64)
+        self.token_counts = np.zeros(n_token_ids(tokenizer), dtype=np.int64)
         self.words: Counter[str] = Counter()
         self.word_count_error = self.n_words = self.n_documents = self.n_characters = 0
 

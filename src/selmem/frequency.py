@@ -18,7 +18,7 @@ from selmem.counting import CorpusCounts, count_texts
 from selmem.errors import InputError
 from selmem.segmentation import split_words
 from selmem.tables import read_metadata, read_table, write_table
-from selmem.tokenization import load_tokenizer, tokenizer_hash
+from selmem.tokenization import load_tokenizer, n_token_ids, tokenizer_hash
 
 logger = logging.getLogger(__name__)
 
@@ -160,9 +160,9 @@ def _load_array(path: Path, tokenizer: PreTrainedTokenizerFast) -> Frequencies:
         raise InputError(f"cannot read token counts from {path}: {error}") from error
     if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer):
         raise InputError(f"{path}: expected int64[V], not {counts.dtype}{list(counts.shape)}")
-    if len(counts) != len(tokenizer):
+    if len(counts) != (n_ids := n_token_ids(tokenizer)):
         raise InputError(
-            f"{path} counts {len(counts)} tokens, the tokenizer has {len(tokenizer)}: "
+            f"{path} counts {len(counts)} tokens, the tokenizer has {n_ids}: "
             "the counts belong to another tokenizer"
         )
     return Frequencies(token_counts=counts.astype(np.int64), word_counts=None, n_words=0)

@@ -84,6 +84,12 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def n_token_ids(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return one more than the largest id, added tokens included."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return 1 + max(vocabulary.values())
+
+
 def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     """Return a copy of the backend without truncation and padding, that takes all text for text.
 
