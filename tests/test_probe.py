@@ -239,7 +239,7 @@ def test_ended_rows_leave_the_batch(monkeypatch):
     rows = []
     step = probe.backbone.step
     monkeypatch.setattr(
-        probe.backbone, "step", lambda ids, state: rows.append(len(ids)) or step(ids, state)
+        probe.backbone, "step", lambda ids, *rest: rows.append(len(ids)) or step(ids, *rest)
     )
     probe.reconstruct(state, 12)
     eos = written == probe.config.eos_token_id

@@ -7,7 +7,8 @@ Dims: B batch, T tokens, H hidden size, D inner channels, N state size, W convol
 """
 
 import math
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,14 @@ class MambaRMSNorm(nn.Module):
         wide = torch.promote_types(self.weight.dtype, torch.float32)
         weight = self.weight.to(wide)
         return F.rms_norm(hidden.to(wide), weight.shape, weight, self.eps).to(self.weight.dtype)
+
+
+class ScanWeights(NamedTuple):
+    """The weights of one layer's scan: A (D, N) negative, D (D,), dt_bias (D,)."""
+
+    A: Tensor
+    D: Tensor
+    dt_bias: Tensor
 
 
 class MambaMixer(nn.Module):
@@ -70,27 +79,28 @@ class MambaMixer(nn.Module):
         if mask is not None:
             x = x * mask
         dt, B, C = self._selection(x)
-        y, ssm = selective_scan(x, dt, self._A(), B, C, widen(self.D), z, self._dt_bias(), ssm)
+        A, D, dt_bias = self.scan_weights()
+        y, ssm = selective_scan(x, dt, A, B, C, D, z, dt_bias, ssm)
         return self.out_proj(y), window, ssm
 
-    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor) -> Tensor:
+    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor, weights: ScanWeights) -> Tensor:
         """Advance window and state by one token in place; hidden and output are (B, H)."""
         x, z = self.in_proj(hidden).chunk(2, dim=-1)
         x = conv_update(window, x, self.conv1d.weight.squeeze(1), self.conv1d.bias)
         dt, B, C = self._selection(x)
-        operands = (self._A(), B, C, widen(self.D), z, self._dt_bias())
-        return self.out_proj(selective_state_update(ssm, x, dt, *operands))  # type: ignore[no-any-return]
+        A, D, dt_bias = weights
+        y = selective_state_update(ssm, x, dt, A, B, C, D, z, dt_bias)
+        return self.out_proj(y)  # type: ignore[no-any-return]
+
+    def scan_weights(self) -> ScanWeights:
+        """Return what the scan takes besides its inputs, float32 at least."""
+        A = -torch.exp(widen(self.A_log))
+        return ScanWeights(A, widen(self.D), widen(self.dt_proj.bias))
 
     def _selection(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = [self.time_step_rank, self.state_size, self.state_size]
         low_rank, B, C = self.x_proj(x).split(sizes, dim=-1)
         return F.linear(low_rank, self.dt_proj.weight), B, C
-
-    def _A(self) -> Tensor:
-        return -torch.exp(widen(self.A_log))
-
-    def _dt_bias(self) -> Tensor:
-        return widen(self.dt_proj.bias)
 
 
 class MambaBlock(GradientCheckpointingLayer):
@@ -113,9 +123,9 @@ class MambaBlock(GradientCheckpointingLayer):
         mixed, window, ssm = self.mixer(self.norm(hidden), window, ssm, mask)
         return self._residual(hidden) + mixed, window, ssm
 
-    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor) -> Tensor:
+    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor, weights: ScanWeights) -> Tensor:
         """Advance by one token in place; hidden and output are (B, H)."""
-        mixed = self.mixer.step(self.norm(hidden), window, ssm)
+        mixed = self.mixer.step(self.norm(hidden), window, ssm, weights)
         return self._residual(hidden) + mixed
 
     def _residual(self, hidden: Tensor) -> Tensor:
@@ -172,20 +182,31 @@ class MambaBackbone(nn.Module):
             states.append(ssm)
         return self.norm_f(hidden), MambaState(torch.stack(windows), torch.stack(states))
 
-    def step(self, token_ids: Tensor, state: MambaState) -> Tensor:
+    def step(
+        self,
+        token_ids: Tensor,
+        state: MambaState,
+        weights: Sequence[ScanWeights] | None = None,
+    ) -> Tensor:
         """Read one token per row and advance `state` in place; no gradient.
 
         Args:
             token_ids: int64, (B,).
             state: of B rows, in memory of its own.
+            weights: what `scan_weights` returned, to save time when many steps follow.
 
         Returns:
             hidden vectors after the final norm, (B, H).
         """
         hidden = self.embeddings(token_ids)
-        for layer, window, ssm in zip(self.layers, state.conv, state.ssm, strict=True):
-            hidden = cast(MambaBlock, layer).step(hidden, window, ssm)
+        parts = zip(state.conv, state.ssm, weights or self.scan_weights(), strict=True)
+        for layer, (window, ssm, own) in zip(self.layers, parts, strict=True):
+            hidden = cast(MambaBlock, layer).step(hidden, window, ssm, own)
         return self.norm_f(hidden)  # type: ignore[no-any-return]
+
+    def scan_weights(self) -> list[ScanWeights]:
+        """Return the weights of every layer's scan."""
+        return [cast(MambaBlock, layer).mixer.scan_weights() for layer in self.layers]
 
 
 def init_mixer(mixer: MambaMixer, config: Any) -> None:

@@ -232,9 +232,9 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         rows = torch.arange(state.batch_size, device=self.device)
         written = torch.full((len(rows), max_length), eos, device=self.device)
         token = torch.full_like(rows, eos)
-        state = self._decoding_state(state)
+        state, weights = self._decoding_state(state), self.backbone.scan_weights()
         for position in range(max_length):
-            token = self.logits(self.backbone.step(token, state)).argmax(-1)
+            token = self.logits(self.backbone.step(token, state, weights)).argmax(-1)
             written[rows, position] = token
             going = token != eos
             if not going.all():
@@ -246,12 +246,13 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         return written
 
     def _decoding_state(self, state: MambaState) -> MambaState:
-        """Return a copy laid out for single steps: on CPU, states before channels in memory."""
-        conv = state.conv.to(self.lm_head.weight.dtype).clone(memory_format=torch.contiguous_format)
+        """Return a copy laid out for single steps: on a CPU, channels last in memory."""
+        state = MambaState(state.conv.to(self.lm_head.weight.dtype), state.ssm)
         if self.device.type != "cpu":
-            return MambaState(conv, state.ssm.clone(memory_format=torch.contiguous_format))
-        ssm = state.ssm.transpose(2, 3).clone(memory_format=torch.contiguous_format)
-        return MambaState(conv, ssm.transpose(2, 3))
+            return state.map(lambda part: part.clone(memory_format=torch.contiguous_format))
+        return state.map(
+            lambda part: part.mT.clone(memory_format=torch.contiguous_format).mT,
+        )
 
     def _check_state(self, state: MambaState, batch: int | None) -> None:
         ours, theirs = self.config.encoder_fingerprint, state.encoder_fingerprint

@@ -83,8 +83,10 @@ def selective_state_update(
 
 def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Shift one input into `window` in place; see `selective_scan.conv_update`."""
-    window.copy_(torch.cat([window[..., 1:], x[..., None].to(window.dtype)], dim=-1))
-    y = (window * weight).sum(-1)
+    rows = window.transpose(1, 2)  # contiguous, if the caller laid the window out for it
+    rows[:, :-1] = rows[:, 1:].clone()
+    rows[:, -1] = x
+    y = (rows * weight.t()).sum(1)
     return F.silu(y if bias is None else y + bias).to(x.dtype)
 
 
