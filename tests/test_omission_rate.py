@@ -78,7 +78,7 @@ def test_three_forms_agree_where_words_are_tokens(metric):
         references=[record(" ".join(row), words=True) for row in references],
     )
     assert words == strings == records
-    assert 0.2 < words["omission_rate"] <= words["omission_rate_aligned"] < 0.45
+    assert 0.2 < words["omission_rate"] <= words["omission_rate_aligned"] + 1e-6 < 0.45
     assert words["chance_rate"] > words["omission_rate"]
 
 
@@ -259,6 +259,7 @@ def test_count_rule_scores_a_million_words_a_minute(metric):
     assert results["n_words"] / (time.process_time() - start) * 60 > 1_000_000
 
 
+@pytest.mark.slow
 def test_page_scores_a_pair():
     pytest.importorskip("gradio", reason="the extra `space` is not installed")
     # in a process of its own: gradio leaves an event loop open

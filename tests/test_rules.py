@@ -1,12 +1,13 @@
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rules_ref import count_ref, kth_occurrence_omissions
 from tokenizers import pre_tokenizers
 
+from rules_ref import count_ref, kth_occurrence_omissions
 from selmem.omission_rate.alignment import (
     TokenWords,
     align,
@@ -46,7 +47,7 @@ def tagged_texts(draw):
     """A text, spans of words in it, and whether each is cut."""
     text = draw(st.text(alphabet="ab'.t \n-7é", min_size=1, max_size=24))
     ends = sorted(draw(st.sets(st.integers(0, len(text)), max_size=12)))
-    spans = [(a, b) for a, b in zip(ends, ends[1:], strict=False) if draw(st.booleans())]
+    spans = [(a, b) for a, b in pairwise(ends) if draw(st.booleans())]
     return text, spans, [draw(st.booleans()) for _ in spans]
 
 

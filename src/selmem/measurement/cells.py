@@ -4,8 +4,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
@@ -14,10 +12,9 @@ from selmem.chunks import Chunk, cut_chunk, tokenize_document
 from selmem.corpora import parse_source, read_documents
 from selmem.documents import Document
 from selmem.errors import InputError
+from selmem.sampling import pick_chunks
 
 logger = logging.getLogger(__name__)
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ def read_cells(
 ) -> tuple[list[Cell], list[tuple[str, int]]]:
     """Cut every source into chunks of every length.
 
-    Where a source has more chunks than wanted, a random sample of all its chunks is taken, so that
-    it comes from as many documents as possible. Only documents with a chunk are annotated.
+    Where a source has more chunks than wanted, a random sample of all its chunks is taken
+    (`sampling.pick_chunks`). Only documents with a chunk are annotated.
 
     Args:
         data: sources, as `corpora.read_documents` takes them.
@@ -73,16 +70,13 @@ def read_cells(
     longest = 0
     for name, source in zip(names, data, strict=True):
         documents = _unique(read_documents(source))
-        sizes = np.array(
-            [
-                _n_tokens(document, tokenizer)
-                for document in tqdm(
-                    documents, desc=f"tokenizing {name}", unit="document", disable=None, leave=False
-                )
-            ]
-        )
-        longest = max(longest, int(sizes.max()))
-        picks = {length: _pick(sizes // length, max_chunks, (seed, length)) for length in lengths}
+        sizes = _token_counts(name, documents, tokenizer)
+        longest = max(longest, *sizes)
+        ids = [document.doc_id for document in documents]
+        picks = {
+            length: pick_chunks(ids, [size // length for size in sizes], max_chunks, seed)
+            for length in lengths
+        }
         cells += _cut(name, documents, picks, tokenizer, annotator)
     if not any(cell.chunks for cell in cells):
         raise InputError(
@@ -105,23 +99,16 @@ def _unique(documents: Iterable[Document]) -> list[Document]:
     return found
 
 
-def _n_tokens(document: Document, tokenizer: PreTrainedTokenizerFast) -> int:
-    return len(tokenize_document(replace(document, words=()), tokenizer).token_ids)
-
-
-def _pick(counts: Ints, max_chunks: int, seed: tuple[int, int]) -> dict[int, list[int]]:
-    """Return for each document the numbers of the chunks to take, in order."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1])
-    generator = np.random.default_rng(seed)
-    taken = np.arange(total)
-    if total > max_chunks:
-        taken = np.sort(generator.choice(total, max_chunks, replace=False))
-    owners = np.searchsorted(ends, taken, side="right")
-    picks: dict[int, list[int]] = {}
-    for owner, chunk in zip(owners.tolist(), taken.tolist(), strict=True):
-        picks.setdefault(owner, []).append(chunk - int(ends[owner] - counts[owner]))
-    return picks
+def _token_counts(
+    name: str, documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast
+) -> list[int]:
+    progress = tqdm(
+        documents, desc=f"tokenizing {name}", unit="document", disable=None, leave=False
+    )
+    return [
+        len(tokenize_document(replace(document, words=()), tokenizer).token_ids)
+        for document in progress
+    ]
 
 
 def _cut(
