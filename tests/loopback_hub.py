@@ -122,7 +122,9 @@ class LoopbackHub(ThreadingHTTPServer):
             "OMP_NUM_THREADS": "1",
         }
         credentials = {"HF_TOKEN": token} if token else {}
-        return {**inherited, **own, **credentials, **({"HF_HUB_OFFLINE": "1"} if offline else {})}
+        # evaluate has a switch of its own
+        switches = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"} if offline else {}
+        return {**inherited, **own, **credentials, **switches}
 
 
 class DroppedError(Exception):

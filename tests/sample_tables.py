@@ -19,6 +19,7 @@ def write_measured(folder, *, probe="selmem/mamba-tiny-probe", controls=("conv",
             schema = schema.append(pa.field(f"probe_bits_{control}", pa.float32()))
         table = pa.Table.from_pylist(rows, schema=schema)
         write_table(table, folder / f"{name}.parquet", metadata={"data": ["/home/me/private.txt"]})
+    (folder / "run.json").write_text("{}")
     return folder
 
 
@@ -54,6 +55,7 @@ def _chunk(source, doc, number):
         "length": 4,
         "text": f"{mark}one {mark}two",
         "token_ids": ids,
+        "pretoken_ends": [8, 17],
     }
 
 
@@ -66,6 +68,7 @@ def _reconstruction(chunk, probe):
         "reference": chunk["text"],
         "text": chunk["text"],
         "token_ids": chunk["token_ids"],
+        "pretoken_ends": chunk["pretoken_ends"],
         "rouge1_f1": 1.0,
         "rouge2_f1": 1.0,
         "rougeL_f1": 1.0,
@@ -89,6 +92,8 @@ def _token(chunk, position, controls):
         "base_bits": 9.0,
         "recovered_bits": 7.5,
         "forced_argmax_id": chunk["token_ids"][position],
+        "forced_confidence": 0.625,
+        "null_argmax_id": chunk["token_ids"][position],
         "aligned": True,
     }
     return row | {f"probe_bits_{control}": 5.0 for control in controls}
@@ -99,6 +104,9 @@ def _word(chunk, index):
         "chunk_id": chunk["chunk_id"],
         "word_index": index,
         "word": f"{_mark(chunk['source'])}{('one', 'two')[index]}",
+        "char_start": 9 * index,
+        "char_end": 9 * index + 8,
+        "token_start": 2 * index,
         "n_tokens": 2,
         "cut": False,
         "pos": "noun",

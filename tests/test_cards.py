@@ -10,10 +10,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from sample_tables import write_measured
+from sample_tables import SECRET, write_measured
 from selmem.cards.models import model_card
 from selmem.cards.rendering import render_card
-from selmem.cards.tables import collect_card_tables, control_table
+from selmem.cards.tables import collect_card_tables
 from selmem.errors import InputError
 from selmem.tables import OMISSION, read_table, write_table
 from tiny_release import make_release
@@ -81,10 +81,15 @@ def expected_cells(by_rule):
 
 def test_controls_on_a_probe_card_are_the_tables(release):
     card = probe_card(release.probe)
-    assert table_rows(card, "gsm8k | 16")[2:] == [
-        ["gsm8k", "16", "the probe", "2.000", "75.0 %"],
-        ["gsm8k", "16", "exchanged state", "9.500", "-18.8 %"],
-        ["gsm8k", "16", "null probe", "8.000", "0.0 %"],
+    found = [cells for cells in table_rows(card, "gsm8k") if len(cells) == 5]
+    assert found == [
+        ["gsm8k", length, condition, bits, share]
+        for length in ("4", "16")
+        for condition, bits, share in (
+            ("probe", "2.000", "75.0 %"),
+            ("null", "8.000", "0.0 %"),
+            ("exchanged ssm", "9.500", "-18.8 %"),
+        )
     ]
 
 
@@ -218,26 +223,26 @@ def test_a_value_that_a_template_asks_for_and_nobody_gives_is_named(tmp_path):
         render_card("other", tmp_path, {})
 
 
-def test_controls_are_mean_bits_by_source_and_length(tmp_path):
-    table = control_table(write_measured(tmp_path, controls=("conv", "exchanged")))
-    rows = [row for row in table.to_pylist() if row["source"] == "gsm8k"]
-    found = {row["control"]: (row["bits_per_token"], row["recovered_fraction"]) for row in rows}
-    assert found == {
-        "the probe": (2.5, 0.75),
-        "null probe": (10.0, 0.0),
-        "encoder from an empty state": (9.0, pytest.approx(0.1)),
-        "conv": (5.0, 0.5),
-        "exchanged": (5.0, 0.5),
-    }
-    assert {row["n_tokens"] for row in rows} == {16}
-
-
-def test_card_tables_are_collected_from_a_measurement_and_its_report(tmp_path):
-    measured = write_measured(tmp_path / "m")
-    out = collect_card_tables(measured, measured, tmp_path / "tables/mamba-tiny-probe")
+def test_card_tables_are_collected_from_a_measurement(tmp_path):
+    measured = write_measured(tmp_path / "m", controls=("exchanged_ssm",))
+    out = collect_card_tables(measured, tmp_path / "tables/mamba-tiny-probe")
     assert sorted(path.name for path in out.iterdir()) == ["controls.parquet", "omission.parquet"]
+    rows = read_table(out / "controls.parquet").to_pylist()
+    bits = {row["condition"]: row["bits"] for row in rows if row["source"] == "gsm8k"}
+    assert bits == {
+        "oracle": 0.0,
+        "probe": 2.5,
+        "null": 10.0,
+        "encoder from empty state": 9.0,
+        "exchanged_ssm": 5.0,
+    }
+    whole = [
+        row for row in read_table(out / "omission.parquet").to_pylist() if row["tag"] == "whole"
+    ]
+    assert {row["omission_rate"] for row in whole} == {0.0}
     for path in out.iterdir():
         assert b"/home/me" not in path.read_bytes()
+        assert SECRET.encode() not in path.read_bytes()
     write_measured(tmp_path / "bare", controls=())
     with pytest.raises(InputError, match="measured without controls"):
-        control_table(tmp_path / "bare")
+        collect_card_tables(tmp_path / "bare", tmp_path / "out")

@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import MambaConfig, PreTrainedTokenizerFast
 
 from sample_tables import sample_rows
-from selmem.cards.tables import CONTROLS
 from selmem.encoder import MambaEncoder, load_encoder, read_state
 from selmem.hub.known_sentences import KNOWN_SENTENCES, SENTENCE_TOKENS
 from selmem.probe import MambaProbe
@@ -112,17 +111,20 @@ def write_card_tables(folder):
         {
             "source": "gsm8k",
             "length": length,
-            "control": control,
-            "n_tokens": 4000,
-            "bits_per_token": bits,
+            "condition": condition,
+            "layer": layer,
+            "bits": bits,
             "recovered_fraction": 1 - bits / 8,
         }
         for length in (4, 16)
-        for control, bits in (("the probe", 2.0), ("exchanged state", 9.5), ("null probe", 8.0))
+        for condition, bits, layer in (
+            ("null", 8.0, -1),
+            ("exchanged_ssm", 9.5, -1),
+            ("probe", 2.0, -1),
+            ("exchanged_ssm_layer_1", 4.0, 1),
+        )
     ]
-    write_table(
-        pa.Table.from_pylist(controls, schema=CONTROLS), folder / "controls.parquet", metadata={}
-    )
+    write_table(pa.Table.from_pylist(controls), folder / "controls.parquet", metadata={})
 
 
 def make_tokenizer():

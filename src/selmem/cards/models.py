@@ -219,11 +219,13 @@ def _interval(row: Mapping[str, Any]) -> str | None:
 
 
 def _control_facts(controls: pa.Table, repo_id: str) -> dict[str, Any]:
-    if not controls.num_rows:
+    """Return the rows of the card's table of controls; those of single layers are too many."""
+    names = ("source", "length", "condition", "bits", "recovered_fraction")
+    rows = [row for row in controls.to_pylist() if row["layer"] < 0]
+    if not rows:
         raise InputError(f"{repo_id} was measured without controls; add --controls to `measure`")
-    return {
-        "controls": controls.sort_by([("source", "ascending"), ("length", "ascending")]).to_pylist()
-    }
+    rows.sort(key=lambda row: (row["source"], row["length"], row["bits"]))
+    return {"controls": [{name: row[name] for name in names} for row in rows]}
 
 
 def _encoder_data(context: Mapping[str, Any]) -> str:

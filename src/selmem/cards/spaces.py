@@ -8,29 +8,39 @@ from huggingface_hub import SpaceCardData
 
 from selmem.cards.rendering import render_card
 from selmem.errors import InputError
+from selmem.tables import read_table
 
-PYTHON_VERSION = "3.11"  # a Space's default is older than this package supports
+PYTHON_VERSION = "3.12"  # a Space's default is older than this package supports
 
 
 def metric_card(path: Path, repo_id: str, templates: Path) -> str:
-    """Return the card of the metric in `path`.
+    """Return the metric's own README, and below it what this project measured with the metric.
 
     Raises:
-        InputError: the metric does not say its version, or which gradio it needs.
+        InputError: the folder has no README, or the metric does not say its version.
     """
-    name = repo_id.split("/")[1]
+    readme = path / "README.md"
+    if not readme.is_file():
+        raise InputError(f"{readme} does not exist; a metric is published with its card")
+    namespace, name = repo_id.split("/")
     context = {
-        "repo_id": repo_id,
+        "readme": readme.read_text(encoding="utf-8").rstrip(),
         "metric_version": _constant(path / f"{name}.py", "METRIC_VERSION"),
-        "metadata": _metadata(
-            path,
-            title="Omission rate",
-            emoji="🕳️",
-            tags=["evaluate", "metric"],
-            short_description="Which words of a text a reconstruction lacks",
-        ),
+        "dataset_id": f"{namespace}/omissions",
+        "rows": _measured_rows(templates / "tables"),
     }
     return render_card("metric", templates, context)
+
+
+def _measured_rows(tables: Path) -> list[dict[str, Any]]:
+    """Return the rates under the rule count of every probe that has committed tables."""
+    names = ("probe", "source", "length", "n_words", "omission_rate", "chance_rate")
+    return [
+        {name: row[name] for name in names} | {"probe": path.parent.name}
+        for path in sorted(tables.glob("*/omission.parquet"))
+        for row in read_table(path).to_pylist()
+        if (row["scheme"], row["tag"], row["rule"]) == ("all", "whole", "count")
+    ]
 
 
 def space_card(path: Path, repo_id: str, templates: Path) -> str:

@@ -23,7 +23,7 @@ HARMLESS: Mapping[str, frozenset[str] | None] = {
     ),
     "tokens": None,
     "words": frozenset(
-        {"chunk_id", "word_index", "n_tokens", "cut", "pos", "entity", "kind"}
+        {"chunk_id", "word_index", "token_start", "n_tokens", "cut", "pos", "entity", "kind"}
         | {"omitted_count", "omitted_aligned", "omitted_forced", "chance_count", "chance_aligned"}
     ),
 }
