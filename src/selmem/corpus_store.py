@@ -129,7 +129,10 @@ class TokenReader:
     def read(self, starts: Positions, length: int) -> Tensor:
         """Return the windows of `length` tokens at `starts` (B,) as int64 (B, length)."""
         device = self._tokens.device
-        first = torch.from_numpy(starts).to(device, non_blocking=True)
+        first = torch.from_numpy(starts)
+        if device.type == "cuda":
+            # from ordinary memory the copy would wait for the GPU
+            first = first.pin_memory().to(device, non_blocking=True)
         index = first[:, None] + torch.arange(length, device=device)
         return self._tokens[index].long() & self._mask
 

@@ -85,8 +85,8 @@ def train(config: TrainConfig) -> Path:
     Raises:
         InputError: what `config` names is absent, unfit or in the way.
     """
-    tokenizer = load_tokenizer(config.tokenizer or config.encoder, revision=config.encoder_revision)
     pretrained = load_encoder(config.encoder, config.encoder_revision)
+    tokenizer = load_tokenizer(config.tokenizer or config.encoder, revision=config.encoder_revision)
     _check_vocabulary(tokenizer, pretrained)
     run = Run(config)
     encoder = _random_encoder(run, config, pretrained) if config.random_encoder else pretrained

@@ -33,6 +33,15 @@ class LearningCurve:
         self.rows = [other for other in self.rows if other["step"] != row["step"]] + [row]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
+    def tokens_per_second(self) -> float:
+        """Return the speed between the last two rows, the evaluation included; 0 at the start."""
+        if len(self.rows) < 2:
+            return 0.0
+        before, last = self.rows[-2:]
+        return float(last["tokens"] - before["tokens"]) / max(
+            last["seconds"] - before["seconds"], 0.1
+        )
+
     def row(self, step: int) -> dict[str, Any]:
         """Return the row of `step`."""
         return next(row for row in self.rows if row["step"] == step)

@@ -110,6 +110,7 @@ class Run:
     ) -> bool:
         """Train `model` up to the last step or a limit; return whether the schedule is done."""
         _check_rows(schedule, self.arguments)
+        model.to(self.device)
         trainer = WindowTrainer(
             model,
             self.arguments,
@@ -214,7 +215,12 @@ class Run:
         self.best.offer(model, step, mean_bits(scores))
         if not isfinite(mean_bits(scores)):
             logger.warning("the loss is no longer finite at step %d; lower learning_rate", step)
-        logger.info("step %d: %.4f held-out bits per token", step, mean_bits(scores))
+        logger.info(
+            "step %d: %.4f held-out bits per token, %.0f tokens/s",
+            step,
+            mean_bits(scores),
+            self.curve.tokens_per_second(),
+        )
 
     def _stop_in_time(self) -> StopInTime:
         return StopInTime(

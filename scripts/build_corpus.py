@@ -1,0 +1,30 @@
+"""Tokenise texts once into the corpus store that `selmem pretrain` and `selmem train` read.
+
+    python scripts/build_corpus.py --data wiki=wiki.jsonl.xz code=code.jsonl.xz \
+        --tokenizer tokenizer --out corpus
+
+Time: 90 seconds on two cores for 300 MB of text, which make 97 million tokens of 2 bytes.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from selmem.corpus_building import build_store
+from selmem.tokenization import load_tokenizer
+
+
+def main() -> None:
+    """Build the store and print what it holds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", required=True, metavar="SRC")
+    parser.add_argument("--tokenizer", required=True, help="folder or Hub id")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--held-out", type=float, default=0.005, help="share of the documents")
+    args = parser.parse_args()
+    store = build_store(args.data, load_tokenizer(args.tokenizer), args.out, held_out=args.held_out)
+    print(json.dumps({k: v for k, v in store.summary.items() if k != "request"}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
