@@ -1,12 +1,16 @@
 """Uploads against the loopback Hub: one commit, one tag, and every fault ends in one clear line."""
 
+from pathlib import Path
+
 import huggingface_hub.utils._http as hub_http
 import pytest
 from huggingface_hub import HfApi, constants
 
 from loopback_hub import TOKEN, LoopbackHub
-from selmem.hub.checksums import check_sums, write_sums
+from sample_tables import write_measured
+from selmem.cli import main
 from selmem.errors import InputError
+from selmem.hub.checksums import check_sums, write_sums
 from selmem.hub.publishing import upload
 
 REPO = "selmem/thing"
@@ -184,3 +188,42 @@ def test_checksums_name_the_altered_absent_or_foreign_file(folder):
     (folder / "SHA256SUMS").write_text("what\n")
     with pytest.raises(InputError, match="malformed at 'what'"):
         check_sums(folder)
+
+
+@pytest.fixture
+def command(hub, tmp_path, monkeypatch, capsys):
+    """Run `selmem publish dataset` against the loopback Hub: exit status, output, errors."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    measured = write_measured(tmp_path / "measured")
+    templates = str(Path(__file__).parents[1] / "hub_cards")
+
+    def run(*options):
+        arguments = ["publish", "dataset", str(measured), "selmem/omissions", *options]
+        status = main([*arguments, "--templates", templates])
+        captured = capsys.readouterr()
+        assert TOKEN not in captured.out + captured.err
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_the_command_uploads_only_with_yes(hub, command):
+    status, output, _ = command()
+    assert status == 0
+    assert "data/omission/mamba_tiny_probe.parquet" in output
+    assert "nothing was uploaded; add --yes to upload" in output
+    assert hub.requests == []
+    status, output, _ = command("--yes")
+    assert status == 0
+    head = hub.repo("selmem/omissions", "dataset").head
+    assert f"published at {hub.endpoint}/datasets/selmem/omissions, commit {head.oid}" in output
+
+
+def test_the_command_ends_with_2_and_one_line_where_the_hub_refuses(hub, command):
+    hub.fail("POST /api/repos/create", status=403)
+    status, _, errors = command("--yes")
+    assert status == 2
+    assert errors.splitlines()[-1] == (
+        "selmem publish: selmem/omissions: the token may not write here; use one with write access "
+        "to this namespace"
+    )
