@@ -1,0 +1,280 @@
+"""The command line: `selmem COMMAND ...`.
+
+Exit status: 0 done, 2 wrong input (one line on standard error), 1 a defect (with its traceback).
+Every command imports what it needs when it runs, so `selmem --help` answers at once.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from selmem.errors import InputError
+
+USER_ERRORS = (
+    InputError,
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not arguments.takes_fields:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    _set_up_logging(arguments.verbose)
+    try:
+        if arguments.takes_fields:
+            arguments.run(rest)
+        else:
+            arguments.run(arguments)
+    except USER_ERRORS as error:
+        print(f"selmem {arguments.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # the reader of our output left; a second error at shutdown would hide that it is harmless
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="selmem",
+        description="Measure what the state of a Mamba language model keeps of a text.",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show details of each step")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_reconstruct(commands)
+    _add_pretrain_and_train(commands)
+    _add_measure(commands)
+    _add_report(commands)
+    _add_count(commands)
+    _add_publish(commands)
+    _add_verify(commands)
+    return parser
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("selmem").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _add_demo(commands: Any) -> None:
+    command = commands.add_parser(
+        "demo", help="the whole job on the bundled models and text, offline, in two minutes"
+    )
+    command.add_argument("--out", type=Path, required=True, help="folder for report and tables")
+    command.set_defaults(run=_demo, takes_fields=False)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from selmem.demo import run_demo
+
+    print(run_demo(arguments.out))
+
+
+def _add_reconstruct(commands: Any) -> None:
+    command = commands.add_parser(
+        "reconstruct", help="show which words of a text the probe cannot write back"
+    )
+    command.add_argument("text", metavar="TEXT")
+    command.add_argument("--encoder", help="folder or Hub id (default: the bundled mamba-tiny)")
+    command.add_argument("--probe", help="folder or Hub id (default: the bundled probe)")
+    command.add_argument("--null-probe", help="folder or Hub id, for recovered bits")
+    command.add_argument("--bits", action="store_true", help="show the recovered bits of each word")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=_reconstruct, takes_fields=False)
+
+
+def _reconstruct(arguments: argparse.Namespace) -> None:
+    from selmem.reconstruct import reconstruct
+
+    result = reconstruct(
+        arguments.text,
+        encoder=arguments.encoder,
+        probe=arguments.probe,
+        null_probe=arguments.null_probe,
+    )
+    print(result.to_json() if arguments.json else result.to_text(bits=arguments.bits))
+
+
+def _add_pretrain_and_train(commands: Any) -> None:
+    for name, run, summary in (
+        ("pretrain", _pretrain, "train a small Mamba language model from scratch"),
+        ("train", _train, "train a probe or a null probe for an encoder"),
+    ):
+        command = commands.add_parser(name, help=summary, add_help=False)
+        command.set_defaults(run=run, takes_fields=True)
+
+
+def _pretrain(fields: Sequence[str]) -> None:
+    from selmem.pretraining import PretrainConfig, pretrain
+    from selmem.runs.config import parse_config
+
+    print(pretrain(parse_config(PretrainConfig, fields, prog="selmem pretrain")))
+
+
+def _train(fields: Sequence[str]) -> None:
+    from selmem.runs.config import parse_config
+    from selmem.training import TrainConfig, train
+
+    print(train(parse_config(TrainConfig, fields, prog="selmem train")))
+
+
+def _add_measure(commands: Any) -> None:
+    command = commands.add_parser(
+        "measure", help="tables of what the probe writes back, per token, word and chunk"
+    )
+    command.add_argument("--encoder", required=True, help="folder or Hub id")
+    command.add_argument(
+        "--probe",
+        required=True,
+        nargs="+",
+        help="folders or Hub ids; the first is measured, further ones stand beside it as controls",
+    )
+    command.add_argument("--null-probe", help="folder or Hub id")
+    command.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="SRC",
+        help="[NAME=]PATH (txt, jsonl, parquet, CoNLL-2003, CoNLL-U) or "
+        "[NAME=]hub:DATASET[:CONFIG[:SPLIT]]",
+    )
+    command.add_argument(
+        "--lengths", required=True, nargs="+", type=int, metavar="T", help="tokens"
+    )
+    command.add_argument("--out", required=True, type=Path, help="folder for the tables")
+    command.add_argument("--controls", action="store_true", help="also with exchanged state parts")
+    command.add_argument(
+        "--max-chunks", type=int, default=2000, help="per source and length (default: 2000)"
+    )
+    command.add_argument("--batch-tokens", type=int, default=4096, help="per batch (default: 4096)")
+    command.add_argument(
+        "--annotate",
+        choices=("spacy", "none"),
+        default="spacy",
+        help="how to find the words of untagged text (default: spacy)",
+    )
+    command.add_argument("--frequencies", type=Path, help="counts from `selmem count`, or .npy")
+    command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
+    command.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=_measure, takes_fields=False)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    from selmem.measurement import MeasureConfig, measure
+
+    main_probe, *further = arguments.probe
+    config = MeasureConfig(
+        encoder=arguments.encoder,
+        probe=main_probe,
+        probes=tuple(further),
+        null_probe=arguments.null_probe,
+        data=tuple(arguments.data),
+        lengths=tuple(arguments.lengths),
+        out=arguments.out,
+        controls=arguments.controls,
+        max_chunks=arguments.max_chunks,
+        batch_tokens=arguments.batch_tokens,
+        annotate=arguments.annotate,
+        frequencies=arguments.frequencies,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        seed=arguments.seed,
+    )
+    print(measure(config))
+
+
+def _add_report(commands: Any) -> None:
+    command = commands.add_parser("report", help="figures and one report.html from measured tables")
+    command.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="what `measure` wrote")
+    command.add_argument("--out", required=True, type=Path, help="folder for the report")
+    command.set_defaults(run=_report, takes_fields=False)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from selmem.report import write_report
+
+    print(write_report(arguments.dirs, arguments.out))
+
+
+def _add_count(commands: Any) -> None:
+    command = commands.add_parser("count", help="count the tokens and words of a corpus")
+    command.add_argument("--data", required=True, nargs="+", metavar="SRC")
+    command.add_argument("--tokenizer", required=True, help="folder or Hub id")
+    command.add_argument("--out", required=True, type=Path, help="Parquet file")
+    command.set_defaults(run=_count, takes_fields=False)
+
+
+def _count(arguments: argparse.Namespace) -> None:
+    from selmem.frequency import count
+
+    print(count(arguments.data, arguments.tokenizer, arguments.out))
+
+
+def _add_publish(commands: Any) -> None:
+    command = commands.add_parser(
+        "publish", help="stage a folder for the Hub; upload it only with --yes (in a checkout)"
+    )
+    command.add_argument("kind", choices=("model", "dataset", "metric", "space"))
+    command.add_argument("path", type=Path, metavar="PATH")
+    command.add_argument("repo_id", metavar="REPO_ID")
+    command.add_argument("--templates", type=Path, default=Path("hub_cards"), help="card templates")
+    command.add_argument("--encoder", help="where a probe's encoder is now (default: by its name)")
+    command.add_argument("--yes", action="store_true", help="upload what was staged")
+    command.set_defaults(run=_publish, takes_fields=False)
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    from selmem.hub import publish, stage
+
+    with TemporaryDirectory(prefix="selmem-") as temporary:
+        staged = stage(
+            arguments.kind,
+            arguments.path,
+            arguments.repo_id,
+            arguments.templates,
+            Path(temporary) / "staged",
+            encoder=arguments.encoder,
+        )
+        print(staged.listing())
+        publication = publish(staged, yes=arguments.yes)
+    if publication is None:
+        print("nothing was uploaded; repeat with --yes to upload these files")
+    else:
+        print(f"published {publication.url} as {publication.tag} ({publication.commit})")
+
+
+def _add_verify(commands: Any) -> None:
+    command = commands.add_parser(
+        "verify", help="check files, weights, fingerprints and a known reconstruction"
+    )
+    command.add_argument("target", metavar="PATH|REPO_ID")
+    command.add_argument("--revision", help="branch, tag or commit on the Hub")
+    command.add_argument("--encoder", help="where a probe's encoder is (default: by its name)")
+    command.set_defaults(run=_verify, takes_fields=False)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from selmem.hub import verify
+
+    found = verify(arguments.target, revision=arguments.revision, encoder=arguments.encoder)
+    print("\n".join([*found.checks, f"{arguments.target} is as published"]))
