@@ -95,6 +95,8 @@ record = json.load(open(RECORD))
 sentences = torch.tensor([row["token_ids"] for row in record["sentences"]])
 state = selmem.read_state(encoder, sentences)
 generated = probe.generate(state=state, max_length=8)
+metric = evaluate.load("selmem/omission_rate")
+exec(README_EXAMPLE)
 configs = ["chunks", "reconstructions", "tokens", "words", "omission"]
 split = "mamba_tiny_probe"
 found = dict(
@@ -105,6 +107,7 @@ found = dict(
         name: len(list(load_dataset("selmem/omissions", name, split=split, streaming=True)))
         for name in configs
     }},
+    from_tables=[results["omission_rate"], results["n_words"], results["n_documents"]],
     texts=load_dataset("selmem/omissions", "chunks", split=split)["text"][:],
     verified={{name: verify(f"selmem/{{name}}").kind for name in REPOSITORIES}},
 )
@@ -167,7 +170,9 @@ def test_everything_published_is_used_by_its_id_with_and_without_selmem_and_then
     hub, home = published.hub, published.home
     ids = [row["token_ids"] for row in published.record["sentences"]]
     record = str(home / "staged/selmem/mamba-tiny-probe/verification.json")
-    with_selmem = with_values(WITH_SELMEM, REPOSITORIES=list(KINDS), RECORD=record)
+    with_selmem = with_values(
+        WITH_SELMEM, REPOSITORIES=list(KINDS), RECORD=record, README_EXAMPLE=readme_example()
+    )
     without = with_values(
         WITHOUT_SELMEM, IDS=ids, COMMIT=published.commits["selmem/mamba-tiny-probe"]
     )
@@ -199,6 +204,14 @@ def test_everything_published_is_used_by_its_id_with_and_without_selmem_and_then
     assert hub.requests[before:] == [], "offline means that nobody is asked"
 
 
+def readme_example():
+    """Return the metric README's code on the published tables, for a source that is in ours."""
+    parts = (METRIC / "README.md").read_text().split("```python\n")
+    code = next(part.split("```")[0] for part in parts if "from datasets import" in part)
+    assert '"sample", 16' in code
+    return code.replace('"sample", 16', '"gsm8k", 4')
+
+
 def assert_used(found, published):
     ids = recorded_ids(published)
     user = found["with selmem"]
@@ -206,6 +219,7 @@ def assert_used(found, published):
     assert user["generated"] == ids
     rows = {"chunks": 8, "reconstructions": 8, "tokens": 16, "words": 16, "omission": 24}
     assert user["rows"] == user["streamed"] == rows
+    assert user["from_tables"] == [0.0, 8, 2], "as in the table words"
     assert user["texts"] == ["plainone plaintwo"] * 4 + [None] * 4
     assert user["verified"] == KINDS
     stranger = found["without selmem"]
