@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from selmem.resampling import Resampling, resample_weights
 from selmem.statistics import bootstrap, difference, holm, odds_ratio
@@ -132,6 +133,11 @@ def test_holm_levels_exclude_zero_exactly_for_the_rejected():
     rejected = p[[0, 1, 2, 4]] <= 1 - levels[[0, 1, 2, 4]]
     np.testing.assert_array_equal(rejected, adjusted[[0, 1, 2, 4]] <= 0.05)
     np.testing.assert_allclose(holm([np.nan])[1], 0.95)
+
+
+def test_holm_agrees_with_statsmodels():
+    p = np.random.default_rng(0).uniform(0, 0.1, 50) ** 2
+    np.testing.assert_allclose(holm(p)[0], multipletests(p, method="holm")[1])
 
 
 def test_odds_ratio_of_known_rates():

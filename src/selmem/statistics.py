@@ -16,7 +16,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from selmem.resampling import Floats, Resampling, resample_weights
 
@@ -197,13 +196,12 @@ def holm(p_values: ArrayLike) -> tuple[Floats, Floats]:
     p = np.asarray(p_values, float)
     adjusted, levels = np.full(p.shape, np.nan), np.full(p.shape, 0.95)
     tested = np.flatnonzero(np.isfinite(p))
-    if not len(tested):
-        return adjusted, levels
-    adjusted[tested] = multipletests(p[tested], alpha=0.05, method="holm")[1]
     order = tested[np.argsort(p[tested], kind="stable")]
-    n_rejected = int((adjusted[tested] <= 0.05).sum())
-    step = np.minimum(np.arange(len(order)), n_rejected)
-    levels[order] = 1 - 0.05 / (len(order) - np.minimum(step, len(order) - 1))
+    n_left = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * n_left))
+    n_rejected = int((adjusted[order] <= 0.05).sum())
+    stop = np.minimum(np.arange(len(order)), min(n_rejected, len(order) - 1))
+    levels[order] = 1 - 0.05 / n_left[stop]
     return adjusted, levels
 
 

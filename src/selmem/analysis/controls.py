@@ -10,27 +10,28 @@ from selmem.analysis.measurements import CONTROL_PREFIX, Measurement
 from selmem.resampling import Resampling
 
 _LAYER = re.compile(r"layer_?(\d+)")
+_ENDINGS = (
+    ("bits", "bits"),
+    ("bits_more_than_probe", "more_bits"),
+    ("recovered_fraction", "recovered"),
+)
 
 
 def control_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame:
     """Return bits per token under each control, beside probe, null, encoder, and an oracle's 0.
 
-    Columns: condition, layer (-1 where the control is not of one layer), bits, and the recovered
-    fraction 1 - bits / null bits, with intervals, per source and length. Bits above the null
-    probe's mean that the replaced state misleads the probe; they are no floor.
+    Columns: condition, layer (-1 where the control is not of one layer), bits, how many more than
+    the probe's own (paired), and the recovered fraction 1 - bits / null bits, with intervals, per
+    source and length. Bits above the null probe's mean that the replaced state misleads the probe;
+    they are no floor.
     """
     tokens = measurement.tokens.assign(one=1.0, bits_oracle=0.0)
     conditions = {"oracle": "bits_oracle", "probe": "probe_bits", "null": "null_bits"}
     conditions |= {"encoder from empty state": "base_bits"}
     conditions |= {name: f"{CONTROL_PREFIX}{name}" for name in measurement.controls}
-    ratios = [
-        ratio
-        for column in conditions.values()
-        for ratio in (
-            Ratio(f"{column}/bits", column, "one"),
-            Ratio(f"{column}/recovered", column, "null_bits", complement=True),
-        )
-    ]
+    for column in conditions.values():
+        tokens[f"{column}/more"] = tokens[column] - tokens["probe_bits"]
+    ratios = [ratio for column in conditions.values() for ratio in _ratios(column)]
     tables = []
     for source, length, part in each_group(tokens):
         wide = ratio_table(part, np.zeros(len(part), int), ["all"], ratios, resampling).iloc[0]
@@ -41,6 +42,14 @@ def control_table(measurement: Measurement, resampling: Resampling) -> pd.DataFr
     return table.assign(encoder=measurement.encoder, probe=measurement.probe)
 
 
+def _ratios(column: str) -> tuple[Ratio, ...]:
+    return (
+        Ratio(f"{column}/bits", column, "one"),
+        Ratio(f"{column}/more_bits", f"{column}/more", "one"),
+        Ratio(f"{column}/recovered", column, "null_bits", complement=True),
+    )
+
+
 def _row(wide: pd.Series, condition: str, column: str) -> dict[str, object]:
     layer = _LAYER.search(condition)
     row: dict[str, object] = {
@@ -49,7 +58,7 @@ def _row(wide: pd.Series, condition: str, column: str) -> dict[str, object]:
         "n_tokens": wide["n_rows"],
         "n_documents": wide["n_documents"],
     }
-    for name, end in (("bits", "bits"), ("recovered_fraction", "recovered")):
+    for name, end in _ENDINGS:
         for suffix in ("", "_low", "_high"):
             row[name + suffix] = wide[f"{column}/{end}{suffix}"]
     return row

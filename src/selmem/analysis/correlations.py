@@ -105,25 +105,26 @@ def _rank_correlations(columns: Floats, n_outcomes: int) -> Floats:
     found = np.full((2, n_outcomes), np.nan)
     has_values = np.asarray(np.isfinite(columns).any(axis=0))
     columns = columns[np.isfinite(columns[:, has_values]).all(axis=1)]
-    if len(columns) < MIN_POINTS or not has_values[0]:
+    if len(columns) < MIN_POINTS:
         return found
-    ranks: Floats = np.apply_along_axis(stats.rankdata, 0, columns)
-    varied = np.asarray(has_values & (ranks.min(axis=0) < ranks.max(axis=0)))
-    covariates = np.flatnonzero(varied[1 + n_outcomes :]) + 1 + n_outcomes
-    for i in np.flatnonzero(varied[1 : 1 + n_outcomes]) if varied[0] else ():
-        pair = np.array([0, 1 + i])
-        found[0, i] = _matrix(ranks[:, pair])[0, 1]
-        if len(columns) >= MIN_POINTS + len(covariates):
-            found[1, i] = _partial(ranks[:, np.append(pair, covariates)])
+    varied = has_values & np.asarray(columns.min(axis=0) < columns.max(axis=0))
+    if not varied[0]:
+        return found
+    used = np.flatnonzero(varied)
+    outcomes = used[(used > 0) & (used <= n_outcomes)] - 1
+    ranks: Floats = stats.rankdata(columns[:, used], axis=0)
+    matrix = np.atleast_2d(np.asarray(np.corrcoef(ranks.T)))
+    n_main = 1 + len(outcomes)
+    found[0, outcomes] = matrix[0, 1:n_main]
+    if len(columns) >= MIN_POINTS + len(used) - n_main:
+        found[1, outcomes] = _partial(matrix, n_main)
     return found
 
 
-def _partial(ranks: Floats) -> float:
-    """Return the correlation of the first two columns given the others."""
-    precision = np.linalg.pinv(_matrix(ranks))
-    scale = np.sqrt(precision[0, 0] * precision[1, 1])
-    return float(-precision[0, 1] / scale) if scale > 0 else np.nan
-
-
-def _matrix(ranks: Floats) -> Floats:
-    return np.asarray(np.corrcoef(ranks.T))
+def _partial(matrix: Floats, n_main: int) -> Floats:
+    """Return the correlations of the first variable with the next given those from `n_main` on."""
+    held = matrix[n_main:, n_main:]
+    shared = matrix[:n_main, n_main:]
+    left = matrix[:n_main, :n_main] - shared @ np.linalg.pinv(held) @ shared.T
+    scale = np.sqrt(np.maximum(left[0, 0] * np.diag(left), 0))[1:]
+    return np.where(scale > 1e-9, left[0, 1:] / np.maximum(scale, 1e-9), np.nan)

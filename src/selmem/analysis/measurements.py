@@ -43,6 +43,11 @@ class Measurement:
     reconstructed_ids: pa.ListArray
 
     @property
+    def label(self) -> str:
+        """Short name for tables and figures: the last part of the encoder's name."""
+        return self.encoder.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
     def controls(self) -> tuple[str, ...]:
         """Names of the controls, in the order of the table."""
         names = (str(name) for name in self.tokens.columns)
