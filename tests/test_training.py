@@ -10,11 +10,12 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from selmem import load_encoder, read_state
+from selmem.corpus_building import build_store
 from selmem.encoder import fingerprint
 from selmem.errors import InputError
 from selmem.probe import MambaProbe, MambaProbeConfig
 from selmem.runs.config import parse_config
-from selmem.tokenization import tokenizer_hash
+from selmem.tokenization import load_tokenizer, tokenizer_hash
 from selmem.training import TrainConfig, train
 from small_corpus import small_texts, small_tokenizer, write_corpus
 
@@ -228,6 +229,22 @@ def test_two_processes_do_the_same_as_one(trained, materials, tmp_path):
         assert ours["mean_held_out_bits"] == pytest.approx(theirs["mean_held_out_bits"], abs=1e-4)
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-4)
     assert json.loads((out / "training.json").read_text())["world_size"] == 2
+
+
+def test_a_planted_loss_changes_what_is_read_and_is_recorded(materials, tmp_path):
+    store = build_store(materials["data"], load_tokenizer(materials["encoder"]), tmp_path / "store")
+    changes = {"data": [str(store.path)], "channel_words": 2, "max_steps": 2}
+    seen, hidden = (
+        run(materials, tmp_path / str(erasure), channel_erasure=erasure, **changes)
+        for erasure in (0.0, 1.0)
+    )
+    channel = AutoModel.from_pretrained(hidden).config.training["channel"]
+    assert (len(channel["words"]), channel["erasure"]) == (2, 1.0)
+    assert not torch.equal(
+        weights(seen)["backbone.norm_f.weight"], weights(hidden)["backbone.norm_f.weight"]
+    )
+    with pytest.raises(InputError, match="channel_erasure needs channel_words"):
+        run(materials, tmp_path / "x", channel_erasure=0.5)
 
 
 def test_bfloat16_halves_the_file(trained, materials, tmp_path):

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel
 
-from selmem.corpus_store import TokenReader
+from selmem.channel import ErasureChannel, erasure_channel
+from selmem.corpus_store import CorpusStore, TokenReader
 from selmem.encoder import MambaEncoder, load_encoder
 from selmem.errors import InputError
 from selmem.probe.modeling_mamba_probe import MambaProbe
@@ -57,6 +58,12 @@ class TrainConfig(RunConfig):
     random_encoder: bool = option(
         False, "control: read the states of a randomly initialised encoder, saved as OUT/encoder"
     )
+    channel_words: int = option(
+        0, "planted loss: redraw the places of this many frequent words; 0 leaves texts alone"
+    )
+    channel_erasure: float = option(
+        0.0, "probability that the encoder does not see a redrawn word; with channel_words"
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use.
@@ -72,6 +79,8 @@ class TrainConfig(RunConfig):
                 f"there are {len(self.lengths)} lengths and {len(self.length_weights)} "
                 "length_weights; give one weight per length"
             )
+        if self.channel_erasure and not self.channel_words:
+            raise InputError("channel_erasure needs channel_words, the number of words to redraw")
         if self.init == "random" and self.init_probe is not None:
             raise InputError("init is random and init_probe is given; choose one")
 
@@ -94,7 +103,10 @@ def train(config: TrainConfig) -> Path:
     probe = _new_probe(config, pretrained, encoder, tokenizer_hash(tokenizer))
     encoder.to(run.device)
     reader = TokenReader(store, run.device)
-    objective = Reconstruction(None if config.condition == "none" else encoder, run.autocast)
+    channel = _channel(config, store, tokenizer)
+    objective = Reconstruction(
+        None if config.condition == "none" else encoder, run.autocast, channel=channel
+    )
     schedule = BatchSchedule(
         [store.windows(length, "train") for length in config.lengths],
         config.length_weights,
@@ -103,7 +115,7 @@ def train(config: TrainConfig) -> Path:
     )
     held_out = held_out_batches(store, config.lengths, tokens=held_out_tokens(config, run.device))
     if run.optimise(probe, objective, schedule, held_out, reader):
-        run.save(probe, tokenizer, store)
+        run.save(probe, tokenizer, store, channel=channel.summary() if channel else None)
     return run.out
 
 
@@ -149,6 +161,14 @@ def _random_encoder(run: Run, config: TrainConfig, pretrained: MambaEncoder) -> 
             fresh = MambaEncoder(pretrained.config)
             fresh.save_pretrained(folder)
     return load_encoder(folder)
+
+
+def _channel(config: TrainConfig, store: CorpusStore, tokenizer: Any) -> ErasureChannel | None:
+    if not config.channel_words:
+        return None
+    return erasure_channel(
+        store, tokenizer, n_words=config.channel_words, erasure=config.channel_erasure
+    )
 
 
 def _check_vocabulary(tokenizer: Any, encoder: PreTrainedModel) -> None:

@@ -1,6 +1,6 @@
 """What a run minimises, and how well a model does on held-out windows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import log
@@ -10,14 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from selmem.channel import ErasureChannel
 from selmem.corpus_store import TokenReader
 from selmem.encoder import MambaEncoder, read_state
 from selmem.probe.linear_cross_entropy import forced_statistics
+from selmem.probe.mamba_state import MambaState
 from selmem.probe.modeling_mamba_probe import MambaProbe
 from selmem.runs.schedules import Batch
-
-# what the encoder reads in place of a window, where that is not the window itself
-Channel = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,15 @@ class Reconstruction:
     Args:
         encoder: reads the windows; None for a null probe, which needs no state.
         autocast: precision of both models.
-        channel: what the encoder reads in place of a window; the target stays the window.
+        channel: what becomes of a window before the encoder reads it; none if None.
     """
 
     def __init__(
-        self, encoder: MambaEncoder | None, autocast: Autocast, *, channel: Channel | None = None
+        self,
+        encoder: MambaEncoder | None,
+        autocast: Autocast,
+        *,
+        channel: ErasureChannel | None = None,
     ) -> None:
         self._encoder = encoder
         self._autocast = autocast
@@ -97,36 +100,43 @@ class Reconstruction:
 
     def loss(self, model: nn.Module, windows: Tensor) -> Tensor:
         """Return the mean loss in nats per token, end of text included, for windows (B, T)."""
+        read, target = self._transmit(windows)
         with self._autocast():
-            state = self._state(windows)
-            input_ids, labels = _probe_of(model).teacher_forcing(windows)
+            state = self._state(read)
+            input_ids, labels = _probe_of(model).teacher_forcing(target)
             output = model(input_ids, state=state, labels=labels)
         return output.loss  # type: ignore[no-any-return]
 
     def forced(self, model: nn.Module, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return nats and hits of the text's tokens (B, T), and nats of its end (B,)."""
         probe = _probe_of(model)
-        input_ids, labels = probe.teacher_forcing(windows)
+        read, target = self._transmit(windows)
+        input_ids, labels = probe.teacher_forcing(target)
         with torch.no_grad(), self._autocast():
-            state = probe.initial_state(self._state(windows), len(windows))
+            state = probe.initial_state(self._state(read), len(windows))
             hidden, _ = probe.backbone(input_ids, state)
             nats, best, _ = forced_statistics(hidden, probe.lm_head.weight, labels)
         return nats[:, :-1], (best == labels)[:, :-1], nats[:, -1]
 
     def write(self, probe: MambaProbe, windows: Tensor, max_length: int) -> Tensor:
         """Return what the probe writes greedily from the states of `windows`, (B, max_length)."""
+        read, _ = self._transmit(windows)
         with torch.no_grad():
             with self._autocast():
-                state = probe.initial_state(self._state(windows), len(windows))
+                state = probe.initial_state(self._state(read), len(windows))
             written = probe.reconstruct(state, max_length)
         eos = probe.config.eos_token_id or 0
         return nn.functional.pad(written, (0, max_length - written.shape[1]), value=eos)
 
-    def _state(self, windows: Tensor) -> object:
-        if self._encoder is None:
-            return None
-        read = windows if self._channel is None else self._channel(windows)
-        return read_state(self._encoder, read)
+    def _transmit(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the encoder reads and what is to be written."""
+        if self._channel is None:
+            return windows, windows
+        sent = self._channel(windows)
+        return sent.read, sent.target
+
+    def _state(self, read: Tensor) -> MambaState | None:
+        return None if self._encoder is None else read_state(self._encoder, read)
 
 
 def score_held_out(

@@ -38,9 +38,8 @@ class LearningCurve:
         if len(self.rows) < 2:
             return 0.0
         before, last = self.rows[-2:]
-        return float(last["tokens"] - before["tokens"]) / max(
-            last["seconds"] - before["seconds"], 0.1
-        )
+        seconds = max(float(last["seconds"]) - float(before["seconds"]), 0.1)
+        return (int(last["tokens"]) - int(before["tokens"])) / seconds
 
     def row(self, step: int) -> dict[str, Any]:
         """Return the row of `step`."""

@@ -140,12 +140,17 @@ class Run:
             return False
         return True
 
-    def save(self, model: PreTrainedModel, tokenizer: Any, store: CorpusStore) -> None:
-        """Write the best weights, the tokenizer and `training.json`; drop the checkpoints."""
+    def save(
+        self, model: PreTrainedModel, tokenizer: Any, store: CorpusStore, **further: Any
+    ) -> None:
+        """Write the best weights, the tokenizer and `training.json`; drop the checkpoints.
+
+        `further` facts stand in `training.json` beside what every run records.
+        """
         if not self.is_main:
             return
         self.best.restore(model)
-        summary = self._summary(store)
+        summary = {**self._summary(store), **further}
         if isinstance(model.config, MambaProbeConfig):
             model.config.training = summary
         model.to(getattr(torch, self.config.save_dtype))
