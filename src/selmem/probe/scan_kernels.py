@@ -252,6 +252,7 @@ def scan_backward_kernel(
             zs = ()
             dys = ()
             deltas = ()
+            slopes = ()
             for m in tl.static_range(GROUPS):
                 ok = inside_all & (t + m * NL + lane < n_tokens)
                 x_m = tl.load(x_rows + (d + lane * X_ROW) + m * NL * X_ROW, mask=ok, other=0.0)
@@ -262,8 +263,10 @@ def scan_backward_kernel(
                 xs = xs + (x_m.to(tl.float32),)
                 zs = zs + (z_m.to(tl.float32),)
                 dys = dys + (dy_m.to(tl.float32),)
+                v = dt_m.to(tl.float32) + bias
                 # past the end a step of size 0 leaves the state and its gradient as they are
-                deltas = deltas + (tl.where(ok, softplus(dt_m.to(tl.float32) + bias), 0.0),)
+                deltas = deltas + (tl.where(ok, softplus(v), 0.0),)
+                slopes = slopes + (sigmoid(v),)
             before = ()
             dy_scan = ()
             for m in tl.static_range(GROUPS):
@@ -322,9 +325,9 @@ def scan_backward_kernel(
                     du_m, u1, u2, u4 = _fold_step(du_k, u1, u2, u4, lane, k, False, NL, 0)
                     ddelta_m, v1, v2, v4 = _fold_step(ddelta_k, v1, v2, v4, lane, k, False, NL, 0)
                 dx_m = du_m * delta + skip * dy_m
-                # a is in units of log2; the derivative of softplus is 1 - exp(-softplus)
-                ddt_m = du_m * xs[m] + ddelta_m * 0.6931471805599453
-                ddt_m *= 1.0 - tl.exp2(delta * -1.4426950408889634)
+                # a is in units of log2; the slope is that of softplus
+                ddt_m = (du_m * xs[m] + ddelta_m * 0.6931471805599453) * slopes[m]
+                ddt_m = tl.where(there[m], ddt_m, 0.0)
                 dbias_sum += ddt_m
                 tl.store(
                     dx + out_rows + (d + lane * CHANNELS) + m * NL * CHANNELS,

@@ -1,0 +1,122 @@
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+CASES = Path(__file__).with_name("triton_cases.py")
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
+# what the sm_90 compiler may leave in local memory, bytes a thread
+STACK_LIMIT = 64
+
+
+def run_cases(**environment):
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(CASES)]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@needs_triton
+def test_the_kernels_are_right_in_the_interpreter():
+    run = run_cases(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "skipped" not in run.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_kernels_are_right_on_the_gpu():
+    run = run_cases(TRITON_INTERPRET="0")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def scan_forward():
+    from selmem.probe.scan_kernels import scan_forward_kernel as kernel
+
+    half, wide, number = "*bf16", "*fp32", "i32"
+    types = {name: half for name in ("x", "dt", "z", "y")}
+    types |= dict.fromkeys(("a_matrix", "bc", "skip_weight", "dt_bias", "initial"), wide)
+    types |= dict.fromkeys(("final", "saved"), wide)
+    types |= dict.fromkeys(("n_tokens", "n_saved", "x_text", "dt_text", "z_text"), number)
+    constants = {"X_ROW": 1536, "DT_ROW": 1536, "Z_ROW": 3072, "CHANNELS": 1536, "N": 16}
+    return kernel, types, constants | {"BD": 32, "SAVE": 8, "INITIAL": True, "KEEP": True}, None
+
+
+def scan_backward():
+    from selmem.probe.scan_kernels import scan_backward_kernel as kernel
+    from selmem.probe.triton_scan import TILES
+
+    tile = TILES[16]
+    half, wide = "*bf16", "*fp32"
+    types = dict.fromkeys(("x", "dt", "z", "dy", "dx", "ddt", "dz"), half)
+    types |= dict.fromkeys(("a_matrix", "bc", "skip_weight", "dt_bias", "initial", "saved"), wide)
+    types |= dict.fromkeys(("dfinal", "dinitial"), None)
+    types |= dict.fromkeys(("dbc", "da_matrix", "dskip", "dbias"), wide)
+    types |= dict.fromkeys(("batch", "texts", "n_tokens", "padded", "n_saved"), "i32")
+    types |= dict.fromkeys(("x_text", "dt_text", "z_text", "dy_text"), "i32") | {"one": "fp32"}
+    constants = {"X_ROW": 1536, "DT_ROW": 1536, "Z_ROW": 3072, "DY_ROW": 1536, "CHANNELS": 1536}
+    constants |= {"N": 16, "NL": tile.state_lanes, "DL": tile.channel_lanes, "DR": tile.channels}
+    constants |= {"HISTORY": tile.history, "SAVE": tile.save, "INITIAL": True}
+    return kernel, types, constants | {"FINAL": False, "INITIAL_GRADIENT": False}, tile.registers
+
+
+def convolution(name, more_types, more_constants):
+    from selmem.probe import conv_kernels
+
+    types = dict.fromkeys(("x", "window", "y", "dy", "dx"), "*bf16")
+    types |= dict.fromkeys(("weight", "bias", "dweights"), "*fp32")
+    types |= dict.fromkeys(("n_tokens", "x_text"), "i32") | more_types
+    constants = {"X_ROW": 3072, "CHANNELS": 1536, "WIDTH": 4, "STRETCH": 64, "UNROLLED": 8}
+    constants |= {"BIAS": True, "WINDOW": True} | more_constants
+    return getattr(conv_kernels, name), types, constants, None
+
+
+def conv_forward():
+    return convolution("conv_forward_kernel", {}, {"BD": 256})
+
+
+def conv_backward():
+    types = dict.fromkeys(("batch", "texts", "dy_text"), "i32") | {"dwindow": None}
+    return convolution(
+        "conv_backward_kernel", types, {"BD": 128, "DY_ROW": 1536, "WINDOW_GRADIENT": False}
+    )
+
+
+@needs_triton
+@pytest.mark.parametrize("case", [scan_forward, scan_backward, conv_forward, conv_backward])
+def test_the_compiler_for_hopper_keeps_everything_in_registers(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    cubin = tmp_path / "kernel.cubin"
+    cubin.write_bytes(compile_for_hopper(*case()).asm["cubin"])
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    usage = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True, check=True)
+    stack = int(re.search(r"STACK:(\d+)", usage.stdout + usage.stderr)[1])
+    assert stack <= STACK_LIMIT, usage.stdout
+
+
+def compile_for_hopper(kernel, types, constants, registers):
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, values, alignment = {}, {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        kind = None if name in constants else types[name]
+        signature[name] = kind or "constexpr"
+        if kind is None:
+            values[(index,)] = constants.get(name)
+        elif kind.startswith("*") or name.endswith("_text"):
+            alignment[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=alignment)
+    options = {"num_warps": 1} | ({} if registers is None else {"maxnreg": registers})
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
