@@ -2,13 +2,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from selmem.corpora import read_documents
-from selmem.counting import count_texts, tokenizes_by_pieces
+from selmem.counting import _PIECE, count_texts, tokenizes_by_pieces
 from selmem.segmentation import split_words
 from selmem.tokenization import load_tokenizer, plain_backend
 from small_tokenizers import TEXT, byte_level
@@ -48,6 +48,23 @@ def test_counts_are_those_of_whole_texts(name, texts):
     assert counts.n_words == len(words) == sum(counts.word_counts.values())
     assert all(words.count(word) == count for word, count in counts.word_counts.items())
     assert (counts.n_documents, counts.word_count_error) == (len(texts), 0)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=300, deadline=None)
+@given(text=TRICKY)
+@example(text="\u00a0  b")
+@example(text="\u00a0  ")
+@example(text="a\u2003 \n b\t\x1c c")
+def test_pieces_are_cut_only_where_the_tokenizer_cuts_too(name, text):
+    pre_tokenizer = TOKENIZERS[name].backend_tokenizer.pre_tokenizer
+
+    def cut(part):
+        return [token for token, _ in pre_tokenizer.pre_tokenize_str(part)]
+
+    pieces = _PIECE.findall(text)
+    assert "".join(pieces) == text
+    assert [token for piece in pieces for token in cut(piece)] == cut(text)
 
 
 def other_tokenizer(change):

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from tokenizers import pre_tokenizers
 
 from selmem.errors import InputError
 from selmem.tokenization import decode, load_tokenizer, plain_backend, tokenizer_hash
@@ -45,6 +46,12 @@ def test_merges_have_one_hash_in_both_notations(folder):
 @pytest.mark.parametrize("option", ["nfc", "split_digits", "space_tokens"])
 def test_whatever_changes_the_ids_changes_the_hash(option):
     assert tokenizer_hash(byte_level(**{option: True})) != tokenizer_hash(byte_level())
+
+
+def test_the_same_entries_cut_otherwise_have_another_hash():
+    tokenizer = byte_level()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    assert tokenizer_hash(tokenizer) != tokenizer_hash(byte_level())
 
 
 def test_decoding_keeps_special_tokens_and_every_space():

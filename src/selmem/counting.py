@@ -31,7 +31,7 @@ _PUNCTUATION = r"!-/:-@\[-`{-~"
 _PIECE = re.compile(
     rf"[{_SPACE}]?[A-Za-z0-9]+(?=[{_SPACE}{_PUNCTUATION}])"
     rf"|[{_SPACE}]*(?:[^{_SPACE}]*?[A-Za-z0-9](?=[{_PUNCTUATION}])"
-    rf"|[^{_SPACE}]+(?:(?<=\s)[{_SPACE}]+[^{_SPACE}]+)*)"
+    rf"|[^{_SPACE}]+(?:(?<=\s)[{_SPACE}]+[^{_SPACE}]*)*)"
     rf"|[{_SPACE}]+"
 )
 _BORDER = re.compile(rf"(?<=\S)(?=[{_SPACE}])|(?<=[A-Za-z0-9])(?=[{_PUNCTUATION}])")
