@@ -166,6 +166,8 @@ def test_missing_and_misshapen_states_are_refused():
     other = read_state(small_encoder(state_size=6), ids)
     with pytest.raises(ValueError, match=r"and 5 values in ssm"):
         probe(ids, state=other)
+    with pytest.raises(ValueError, match="there is no state to start from"):
+        small_probe("none").reconstruct(None, 3)
     with pytest.raises(ValueError, match="expected input_ids or inputs_embeds"):
         probe(state=state_of())
 
@@ -260,6 +262,18 @@ def test_reconstruction_leaves_the_state_alone():
     probe.reconstruct(state, 4)
     assert torch.equal(state.ssm, kept.ssm)
     assert torch.equal(state.conv, kept.conv)
+
+
+def test_half_precision_probe_writes_what_it_generates():
+    probe, state = small_probe().bfloat16(), state_of()
+    written = probe.reconstruct(state, 6)
+    assert torch.equal(probe.generate(state=state, max_length=6), written)
+
+
+def test_null_probe_writes_one_text_for_all():
+    written = small_probe("none").reconstruct(state_of(3), 5)
+    assert written.shape[0] == 3
+    assert (written == written[0]).all()
 
 
 def test_reconstruction_reads_half_precision_states():

@@ -174,22 +174,24 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         """Return the state that the probe starts from: what its condition leaves of `state`.
 
         Args:
-            state: MambaState or transformers cache; may be None for a null probe.
-            batch: number of rows, where it is not the state's.
+            state: MambaState or transformers cache; for a null probe, only its rows count.
+            batch: number of rows, where there is no state.
 
         Raises:
             ValueError: when the state is missing, of another shape, or of another encoder.
         """
         if state is not None and not isinstance(state, MambaState):
             state = MambaState.from_cache(state)
-        if self.config.condition == "none":
-            return self._null_state(state.batch_size if batch is None else batch)
+        if batch is None and isinstance(state, MambaState):
+            batch = state.batch_size
+        if batch is not None and self.config.condition == "none":
+            return self._null_state(batch)
         if not isinstance(state, MambaState):
             raise ValueError(
-                "this probe reads a state: pass state=selmem.read_state(encoder, ...) or the "
-                "cache of a MambaForCausalLM"
+                "there is no state to start from: pass state=selmem.read_state(encoder, ...) or "
+                "the cache of a MambaForCausalLM"
             )
-        self._check_state(state, batch)
+        self._check_state(state, state.batch_size if batch is None else batch)
         return state.to(self.device).keep(self.config.condition)
 
     def _null_state(self, batch: int) -> MambaState:
@@ -254,7 +256,7 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
             lambda part: part.mT.clone(memory_format=torch.contiguous_format).mT,
         )
 
-    def _check_state(self, state: MambaState, batch: int | None) -> None:
+    def _check_state(self, state: MambaState, batch: int) -> None:
         ours, theirs = self.config.encoder_fingerprint, state.encoder_fingerprint
         if ours is not None and theirs is not None and ours != theirs:
             raise ValueError(
@@ -264,7 +266,7 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
             )
         config = self.config
         inner = (config.intermediate_size, config.conv_kernel)
-        expected = (config.num_hidden_layers, state.batch_size if batch is None else batch, *inner)
+        expected = (config.num_hidden_layers, batch, *inner)
         if state.conv.shape != expected or state.ssm.shape[3] != config.state_size:
             raise ValueError(
                 f"the state has conv {tuple(state.conv.shape)} and ssm {tuple(state.ssm.shape)}, "

@@ -86,7 +86,8 @@ def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) 
     rows = window.transpose(1, 2)  # contiguous, if the caller laid the window out for it
     rows[:, :-1] = rows[:, 1:].clone()
     rows[:, -1] = x
-    y = (rows * weight.t()).sum(1)
+    wide = _wide(window)
+    y = (rows.to(wide) * weight.to(wide).t().contiguous()).sum(1)
     return F.silu(y if bias is None else y + bias).to(x.dtype)
 
 
