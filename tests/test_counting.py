@@ -37,7 +37,7 @@ def direct_counts(texts, tokenizer):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(texts=st.lists(TRICKY, max_size=4))
 def test_counts_are_those_of_whole_texts(name, texts):
     tokenizer = TOKENIZERS[name]

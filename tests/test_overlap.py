@@ -7,7 +7,15 @@ import pytest
 from selmem.corpora import read_documents
 from selmem.documents import Document
 from selmem.errors import InputError
-from selmem.overlap import Overlap, find_overlap, read_overlap, without_overlap, write_overlap
+from selmem.overlap import (
+    Overlap,
+    find_overlap,
+    read_overlap,
+    store_overlap,
+    without_overlap,
+    write_overlap,
+)
+from selmem.tables import CHUNKS, read_metadata, write_table
 
 
 def document(text, doc_id="d"):
@@ -105,14 +113,22 @@ def test_stored_overlap_filters_documents(tmp_path):
     assert len(list(without_overlap(documents, overlaps, max_share=1.0))) == 3
 
 
+def test_sources_are_compared_with_all_of_the_corpus(tmp_path):
+    for name, text in (("eval", words(0, 40)), ("one", words(0, 20)), ("two", words(20, 20))):
+        (tmp_path / f"{name}.txt").write_text(text)
+    corpus = [f"{tmp_path}/one.txt", f"{tmp_path}/two.txt"]
+    path = store_overlap([f"news={tmp_path}/eval.txt"], corpus, tmp_path / "o.parquet")
+    (overlap,) = read_overlap(path)
+    assert overlap == Overlap(source="news", doc_id="1", n_ngrams=28, n_found=16)
+    assert read_metadata(path)["n_words"] == 13
+
+
 def test_a_document_without_stored_overlap_is_an_error():
     with pytest.raises(InputError, match="no overlap is stored for document 'd' of s"):
         list(without_overlap([document("x")], [], max_share=0.1))
 
 
 def test_another_table_is_no_overlap(tmp_path):
-    from selmem.tables import CHUNKS, write_table
-
     write_table(CHUNKS.empty_table(), tmp_path / "chunks.parquet", metadata={})
     with pytest.raises(InputError, match="has the columns"):
         read_overlap(tmp_path / "chunks.parquet")

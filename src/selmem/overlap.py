@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from tqdm import tqdm
 
+from selmem.corpora import read_documents
 from selmem.documents import Document
 from selmem.errors import InputError
 from selmem.tables import read_table, write_table
@@ -85,6 +87,26 @@ def find_overlap(
         )
         for source, doc_id, hashes in held
     ]
+
+
+def store_overlap(sources: Sequence[str], corpus: Sequence[str], out: Path) -> Path:
+    """Write the overlap of every document of the sources with a whole corpus, and return `out`.
+
+    Args:
+        sources: evaluation sources, as `corpora.read_documents` takes them.
+        corpus: training sources, streamed.
+        out: Parquet file to write.
+
+    Raises:
+        InputError: a source cannot be read, or `out` cannot be written.
+    """
+    documents = (document for source in sources for document in read_documents(source))
+    training = (document for source in corpus for document in read_documents(source))
+    progress = tqdm(training, desc="overlap", unit=" documents", disable=None)
+    overlaps = find_overlap(documents, (document.text for document in progress))
+    metadata = {"sources": list(sources), "corpus": list(corpus), "n_words": N_WORDS}
+    write_overlap(overlaps, out, metadata=metadata)
+    return out
 
 
 class _NgramHasher:
