@@ -11,8 +11,10 @@ venv=${1:-build/oldest}
 pip="$venv/bin/pip --disable-pip-version-check install --quiet"
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
-grep --invert-match --extended-regexp '^(transformers|huggingface_hub|datasets)==' constraints.txt \
-  > "$constraints"
+# the old libraries choose their own file system and serialisation packages
+grep --invert-match --extended-regexp \
+  '^(transformers|huggingface_hub|datasets|fsspec|dill|multiprocess|hf-xet|tokenizers)==' \
+  constraints.txt > "$constraints"
 cat >> "$constraints" <<'PINS'
 transformers==5.17.0
 huggingface_hub==1.31.0

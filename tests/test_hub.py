@@ -3,9 +3,11 @@
 import ast
 import json
 import shutil
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from huggingface_hub import SpaceCard
 
 import selmem.omission_rate
 import selmem.probe
@@ -14,7 +16,7 @@ from selmem.errors import InputError
 from selmem.hub import stage
 from selmem.hub.checksums import check_sums
 from selmem.hub.models import without_places
-from tiny_release import make_release
+from tiny_release import make_release, write_card_tables
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "hub_cards"
@@ -164,6 +166,76 @@ def test_a_dataset_is_staged_whole(tmp_path):
     expected = {f"data/{name}/mamba_tiny_probe.parquet" for name in tables}
     assert set(staged.files) == expected | {"README.md", "LICENSE", "SHA256SUMS"}
     assert staged.repo_type == "dataset"
+
+
+def test_the_metric_is_staged_as_it_is_with_what_was_measured_below_its_card(tmp_path):
+    staged = stage("metric", METRIC, "selmem/omission_rate", TEMPLATES, tmp_path / "out")
+    sources = {path.name for path in METRIC.iterdir() if path.is_file()}
+    assert set(staged.files) == sources | {"LICENSE", "SHA256SUMS"}
+    for name in sources - {"README.md"}:
+        assert (staged.folder / name).read_bytes() == (METRIC / name).read_bytes()
+    card = (staged.folder / "README.md").read_text()
+    assert card.startswith((METRIC / "README.md").read_text().rstrip())
+    assert SpaceCard(card).data.tags == ["evaluate", "metric"]
+    assert staged.repo_type == "space"
+
+
+def test_the_metric_card_shows_the_committed_tables(tmp_path):
+    templates = shutil.copytree(TEMPLATES, tmp_path / "hub_cards")
+    shutil.copyfile(ROOT / "LICENSE", tmp_path / "LICENSE")
+    write_card_tables(templates / "tables/mamba-tiny-probe")
+    staged = stage("metric", METRIC, "selmem/omission_rate", templates, tmp_path / "out")
+    rows = [
+        line
+        for line in (staged.folder / "README.md").read_text().splitlines()
+        if line.startswith("| `mamba-tiny-probe` | gsm8k")
+    ]
+    assert rows == [
+        "| `mamba-tiny-probe` | gsm8k | 4 | 4,936 | 0.1400 | 0.9000 |",
+        "| `mamba-tiny-probe` | gsm8k | 16 | 19,744 | 0.2600 | 0.9000 |",
+    ]
+
+
+def test_a_metric_must_have_the_name_of_its_repository(tmp_path):
+    with pytest.raises(
+        InputError, match=r"has no omissions\.py; evaluate\.load\('selmem/omissions'"
+    ):
+        stage("metric", METRIC, "selmem/omissions", TEMPLATES, tmp_path / "out")
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """The folder of a Space."""
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "app.py").write_text("import gradio\n")
+    (folder / "requirements.txt").write_text("torch\ngradio==6.31.0\n")
+    return folder
+
+
+def test_a_demo_is_staged_with_the_sources_of_the_package(demo, tmp_path):
+    staged = stage("space", demo, "selmem/reconstruction", TEMPLATES, tmp_path / "out")
+    assert {"app.py", "requirements.txt", "README.md", "selmem/__init__.py"} <= set(staged.files)
+    assert "selmem/probe/triton_scan.py" in staged.files
+    assert not [name for name in staged.files if "__pycache__" in name]
+    installed = {found.name: found.version for found in distributions(path=[str(staged.folder)])}
+    assert installed == {"selmem": selmem.__version__}, "the copy asks for its own version"
+    data = SpaceCard((staged.folder / "README.md").read_text()).data
+    assert (data.sdk, data.sdk_version, data.app_file) == ("gradio", "6.31.0", "app.py")
+    assert data.python_version == "3.12"
+    assert data.models == ["selmem/mamba-tiny", "selmem/mamba-tiny-probe"]
+
+
+def test_a_demo_that_could_not_start_is_refused(demo, tmp_path):
+    (demo / "requirements.txt").write_text("gradio>=6\n")
+    with pytest.raises(InputError, match="names no gradio==VERSION"):
+        stage("space", demo, "selmem/reconstruction", TEMPLATES, tmp_path / "one")
+    (demo / "weights.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"weights\.bin is no file of a Space"):
+        stage("space", demo, "selmem/reconstruction", TEMPLATES, tmp_path / "two")
+    (demo / "app.py").unlink()
+    with pytest.raises(InputError, match=r"has no app\.py"):
+        stage("space", demo, "selmem/reconstruction", TEMPLATES, tmp_path / "three")
 
 
 def imported_modules(path):

@@ -8,7 +8,7 @@ from selmem.analysis.controls import control_table
 from selmem.analysis.loading import load_measurement
 from selmem.analysis.omission import omission_table
 from selmem.errors import InputError
-from selmem.statistics import Resampling
+from selmem.resampling import Resampling
 from selmem.tables import read_metadata, write_table
 
 

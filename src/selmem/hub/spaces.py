@@ -40,6 +40,12 @@ def stage_space(path: Path, repo_id: str, templates: Path, out: Path) -> None:
         raise InputError(f"{path} has no app.py; give the folder of a Space")
     _copy(path, out, TEXT)
     _copy(PACKAGE, out / "selmem", PACKAGE_DATA)
+    # the package asks for its own version, and in a Space nobody installs it
+    version = selmem.__version__
+    write_text(
+        out / f"selmem-{version}.dist-info" / "METADATA",
+        f"Metadata-Version: 2.1\nName: selmem\nVersion: {version}\n",
+    )
     write_text(out / "README.md", space_card(path, repo_id, templates))
 
 
