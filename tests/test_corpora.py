@@ -49,6 +49,11 @@ BAD_FILES = [
     ("a.jsonl", '"text"', "line 1: expected an object"),
     ("a.jsonl", '{"body": "a"}', "line 1: no column `text` or `tokens`; it has body"),
     ("a.jsonl", '{"text": 3}', "line 1: column `text` holds int"),
+    (
+        "a.jsonl",
+        '{"text": "ab\\ud800"}',
+        "line 1: column `text` holds half a surrogate pair at char",
+    ),
     ("a.jsonl", '{"tokens": ["a", "b"], "pos_tags": ["NN"]}', "line 1: 2 tokens but 1 `pos_tags`"),
     ("a.jsonl", '{"tokens": ["a"], "ner_tags": ["O", "O"]}', "line 1: 1 tokens but 2 `ner_tags`"),
     (

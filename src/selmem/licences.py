@@ -49,13 +49,15 @@ LICENCES: Mapping[str, Licence] = {
     "minerva_math": Licence(name="not verified", republish=False),
     "olympiadbench": Licence(name="not verified", republish=False),
     "svamp": Licence(name="not verified", republish=False),
+    "selmem_sample": Licence(name="Apache-2.0", republish=True),  # the bundled sample text
 }
 
 
 def licence_of(source: str) -> Licence:
     """Return the licence of a corpus by its source name; unknown ones may not be republished.
 
-    Endings that name a part (".eval", ".train", ".test", ".dev") are ignored.
+    A name is the user's word for what the source holds: a private file is not to be given a name
+    of the table. Endings that name a part (".eval", ".train", ".test", ".dev") are ignored.
 
     >>> licence_of("gsm8k").republish, licence_of("github_code.eval").republish
     (True, True)

@@ -123,6 +123,12 @@ def _record_id(record: Mapping[str, Any]) -> str | None:
 def _string(value: object, column: str, where: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{where}: column `{column}` holds {type(value).__name__}, not text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: column `{column}` holds half a surrogate pair at character {error.start}"
+        ) from error
     return value
 
 
