@@ -31,6 +31,7 @@ def conv_forward_kernel(
     X_ROW: constexpr, CHANNELS: constexpr, WIDTH: constexpr, BD: constexpr,
     STRETCH: constexpr, UNROLLED: constexpr, BIAS: constexpr, WINDOW: constexpr,
 ):  # fmt: skip
+    """Convolve a stretch of time of BD channels."""
     d = tl.program_id(0) * BD + tl.arange(0, BD)
     inside = (d < CHANNELS) | (CHANNELS % BD == 0)
     start = tl.program_id(1) * STRETCH
@@ -73,6 +74,7 @@ def conv_backward_kernel(
     STRETCH: constexpr, UNROLLED: constexpr, BIAS: constexpr, WINDOW: constexpr,
     WINDOW_GRADIENT: constexpr,
 ):  # fmt: skip
+    """Add up the gradients of a stretch of time, outputs in order."""
     d = tl.program_id(0) * BD + tl.arange(0, BD)
     inside = (d < CHANNELS) | (CHANNELS % BD == 0)
     start = tl.program_id(1) * STRETCH

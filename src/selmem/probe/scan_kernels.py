@@ -21,6 +21,7 @@ def pack_kernel(
     b_map, c_map, bc, n_rows, n_all, n_tokens, b_text, c_text, b_row, c_row,
     N: constexpr, ROWS: constexpr,
 ):  # fmt: skip
+    """Copy B and C side by side in float32, and zeros after them."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     n = tl.arange(0, N)[None, :]
     text, t = row // n_tokens, row % n_tokens
@@ -51,6 +52,7 @@ def scan_forward_kernel(
     CHANNELS: constexpr, N: constexpr, BD: constexpr, SAVE: constexpr,
     INITIAL: constexpr, KEEP: constexpr,
 ):  # fmt: skip
+    """Walk a text with the state of BD channels in registers."""
     text = tl.program_id(1).to(tl.int64)
     d = tl.program_id(0) * BD + tl.arange(0, BD)[None, :]
     n = tl.arange(0, N)[:, None]
@@ -179,6 +181,7 @@ def scan_backward_kernel(
     DR: constexpr, HISTORY: constexpr, SAVE: constexpr,
     INITIAL: constexpr, FINAL: constexpr, INITIAL_GRADIENT: constexpr,
 ):  # fmt: skip
+    """Walk a text backward, HISTORY steps at a time, from states that were saved."""
     NR: tl.constexpr = N // NL
     BD: tl.constexpr = DL * DR
     GROUPS: tl.constexpr = HISTORY // NL

@@ -21,6 +21,7 @@ def state_kernel(
     x_text, dt_text, b_text, c_text, z_text,
     CHANNELS: constexpr, N: constexpr, NP: constexpr, BD: constexpr,
 ):  # fmt: skip
+    """Advance the state of BD channels by one token."""
     text = tl.program_id(1).to(tl.int64)
     d = tl.program_id(0) * BD + tl.arange(0, BD)
     n = tl.arange(0, NP)[None, :]
@@ -49,6 +50,7 @@ def window_kernel(
     window, x, weight, bias, y, x_text,
     CHANNELS: constexpr, WIDTH: constexpr, BD: constexpr, BIAS: constexpr,
 ):  # fmt: skip
+    """Shift one token into the windows of BD channels and convolve."""
     text = tl.program_id(1).to(tl.int64)
     d = tl.program_id(0) * BD + tl.arange(0, BD)
     inside = d < CHANNELS

@@ -70,7 +70,9 @@ class _CausalConv(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return conv_backward(*ctx.saved_tensors, rows(dy), window_gradient=ctx.needs_input_grad[3])
+        x, weight, bias, window = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[3]
+        return conv_backward(x, weight, bias, window, rows(dy), window_gradient=wanted)
 
 
 _apply_causal_conv: Callable[..., Tensor] = _CausalConv.apply

@@ -18,6 +18,7 @@ channels, added up afterwards: no atomics, so results are deterministic.
 Dims: B batch, T tokens, D inner channels, N state size.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -83,7 +84,7 @@ def selective_scan(
         A, B, C = (F.pad(part, padding) for part in (A, B, C))
         initial_state = None if initial_state is None else F.pad(initial_state, padding)
     x, dt, B, C, z = (rows(part) for part in (x, dt, B, C, z))
-    y, final_state = _SelectiveScan.apply(x, dt, A, B, C, D, z, dt_bias, initial_state)
+    y, final_state = _apply_scan(x, dt, A, B, C, D, z, dt_bias, initial_state)
     return y, final_state[..., :n_states]
 
 
@@ -125,14 +126,18 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
-        x = ctx.saved_tensors[0]
-        dy = torch.zeros_like(x) if dy is None else rows(dy)
-        dfinal = None if dfinal is None else dfinal.float().contiguous()
+        x, dt, A, bc, D, z, dt_bias, initial_state, saved = ctx.saved_tensors
         dx, ddt, dA, dbc, dD, dz, dbias, dinitial = scan_backward(
-            *ctx.saved_tensors, dy, dfinal, initial_gradient=ctx.needs_input_grad[8]
-        )
+            x, dt, A, bc, D, z, dt_bias, initial_state, saved,
+            dy=torch.zeros_like(x) if dy is None else rows(dy),
+            dfinal=None if dfinal is None else dfinal.float().contiguous(),
+            initial_gradient=ctx.needs_input_grad[8],
+        )  # fmt: skip
         dB, dC = (part.to(dtype) for part, dtype in zip(dbc, ctx.dtypes, strict=True))
         return dx, ddt, dA, dB, dC, dD, dz, dbias, dinitial
+
+
+_apply_scan: Callable[..., tuple[Tensor, Tensor]] = _SelectiveScan.apply
 
 
 def pack(B: Tensor, C: Tensor, pad: int) -> Tensor:

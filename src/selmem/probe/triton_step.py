@@ -24,9 +24,13 @@ def selective_state_update(
 ) -> Tensor:
     """Advance `state` by one token; see `selective_scan.selective_state_update`.
 
-    `state` must be contiguous float32, the last axis of the others contiguous.
+    A `state` that is not contiguous costs two copies. The last axis of the others is contiguous.
     """
-    _check_in_place(state, "state")
+    if not state.is_contiguous():
+        packed = state.contiguous()
+        y = selective_state_update(packed, x, dt, A, B, C, D, z, dt_bias)
+        state.copy_(packed)
+        return y
     batch, channels, n_states = state.shape
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
     block = 64
@@ -41,9 +45,13 @@ def selective_state_update(
 def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Shift x into `window` and convolve; see `selective_scan.conv_update`.
 
-    `window` must be contiguous.
+    A `window` that is not contiguous costs two copies.
     """
-    _check_in_place(window, "window")
+    if not window.is_contiguous():
+        packed = window.contiguous()
+        y = conv_update(packed, x, weight, bias)
+        window.copy_(packed)
+        return y
     batch, channels, width = window.shape
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
     block = 256
@@ -52,8 +60,3 @@ def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) 
         CHANNELS=channels, WIDTH=width, BD=block, BIAS=bias is not None, num_warps=4,
     )  # fmt: skip
     return y
-
-
-def _check_in_place(values: Tensor, name: str) -> None:
-    if not values.is_contiguous():
-        raise ValueError(f"{name} is updated in place and must be contiguous; it is a view")
