@@ -129,7 +129,7 @@ def test_sizes_on_a_card_are_those_of_the_weights(release):
     n_parameters = sum(value.numel() for value in weights.values())
     card = probe_card(release.probe)
     assert f"It has {n_parameters:,} parameters in 2 layers of width 32" in card
-    assert f"{2 * 64 * (8 + 4):,} numbers for the whole state" in card
+    assert f"The state has {2 * 64 * (8 + 4):,} numbers" in card
     assert "texts of up to 32 tokens" in card
 
 

@@ -84,6 +84,7 @@ def write_training_record(folder, *, seed):
             "seed": seed,
             "learning_rate": 0.002,
             "tokens_per_batch": 32_768,
+            "max_steps": 12_000,
             "encoder": str(folder),
         },
     }

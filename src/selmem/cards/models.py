@@ -24,6 +24,7 @@ TAGS = ["mamba", "state-space-model", "interpretability"]
 RULES = ("count", "aligned", "forced")
 # tags of the scheme "all" in the table `omission`, and how the card calls them
 WORDS = {"whole": "all words", "without_last_4": "words without a token among the last four"}
+SETTINGS = ("seed", "learning_rate", "tokens_per_batch", "max_steps")
 LAST_FIFTH = 0.8
 
 
@@ -122,7 +123,7 @@ def _training_facts(files: ModelFiles) -> dict[str, Any]:
     try:
         settings = training["settings"]
         facts = {name: training[name] for name in ("steps", "tokens", "best_step", "device")}
-        facts |= {name: settings[name] for name in ("seed", "learning_rate", "tokens_per_batch")}
+        facts |= {name: settings[name] for name in SETTINGS}
         sources = training["corpus"]["sources"]
         held_out = training["held_out_bits"]
         return {
