@@ -7,11 +7,15 @@ distance to the end of the chunk, the chunk's length, its rarity, and for NUM an
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
 from scipy.special import expit
 
+from selmem.analysis import load_measurement
 from selmem.tables import CHUNKS, RECONSTRUCTIONS, TOKENS, WORDS, write_table
 
 POS = ("NOUN", "VERB", "ADJ", "ADP", "DET", "PUNCT", "NUM", "PRON", "ADV", "INTJ")
@@ -40,6 +44,13 @@ class World:
     controls: tuple[str, ...] = ()
     frequencies: bool = True
     annotated: bool = True
+
+
+@cache
+def loaded(**changes):
+    """Return the measurement of such tables; made once for equal (hashable) arguments."""
+    with TemporaryDirectory() as folder:
+        return load_measurement(write_measurement(Path(folder), **changes))
 
 
 def vocabulary(rng, n=1500):

@@ -120,19 +120,21 @@ def ratio_table(
     top = np.concatenate([found.sums[pair][0] for pair in pairs], axis=1)
     bottom = np.concatenate([found.sums[pair][1] for pair in pairs], axis=1)
     result = bootstrap(top, bottom, resampling, strata=found.strata)
-    table = pd.DataFrame({"group": list(labels)})
-    table["n_rows"] = found.n_rows.sum(axis=0).astype(int)
-    table["n_documents"] = (found.n_rows > 0).sum(axis=0)
+    used = found.n_rows.sum(axis=0) > 0
+    columns: dict[str, Any] = {
+        "group": [label for label, kept in zip(labels, used, strict=True) if kept],
+        "n_rows": found.n_rows[:, used].sum(axis=0).astype(int),
+        "n_documents": (found.n_rows[:, used] > 0).sum(axis=0),
+    }
     for ratio in ratios:
         place = pairs.index((ratio.numerator, ratio.denominator)) * len(labels)
-        _add(table, ratio, result, slice(place, place + len(labels)))
-    return table[table["n_rows"] > 0].reset_index(drop=True)
+        part = result.part(slice(place, place + len(labels)))
+        for suffix, values in zip(("", "_low", "_high"), _limits(ratio, part), strict=True):
+            columns[ratio.name + suffix] = values[used]
+    return pd.DataFrame(columns)
 
 
-def _add(table: pd.DataFrame, ratio: Ratio, result: Bootstrap, cells: slice) -> None:
-    part = result.part(cells)
-    value = np.where(np.isfinite(part.value), part.value, np.nan)
-    low, high = part.rate_interval() if ratio.is_rate else part.interval()
-    if ratio.complement:
-        value, low, high = 1 - value, 1 - high, 1 - low
-    table[ratio.name], table[f"{ratio.name}_low"], table[f"{ratio.name}_high"] = value, low, high
+def _limits(ratio: Ratio, result: Bootstrap) -> tuple[Floats, Floats, Floats]:
+    value = np.where(np.isfinite(result.value), result.value, np.nan)
+    low, high = result.rate_interval() if ratio.is_rate else result.interval()
+    return (1 - value, 1 - high, 1 - low) if ratio.complement else (value, low, high)
