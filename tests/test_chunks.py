@@ -46,7 +46,7 @@ def texts_with_words(draw):
     return "".join(parts), spans
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(texts_with_words(), st.integers(1, 7), st.booleans())
 def test_windows_are_the_tokens_in_order_and_words_decode_to_their_characters(drawn, length, nfc):
     text, spans = drawn
@@ -75,7 +75,7 @@ def overlapping_tokens(text, span, tokenizer):
     return [i for i, (start, end) in enumerate(offsets) if start < span[1] and end > span[0]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(texts_with_words(), st.integers(1, 7), st.booleans())
 def test_a_word_is_in_every_chunk_with_one_of_its_tokens_and_cut_if_not_all(drawn, length, nfc):
     text, spans = drawn

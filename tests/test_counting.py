@@ -51,7 +51,7 @@ def test_counts_are_those_of_whole_texts(name, texts):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=TRICKY)
 @example(text="\u00a0  b")
 @example(text="\u00a0  ")
