@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import DatasetCard, ModelCard, SpaceCard, constants
 
 import selmem.omission_rate
 from fresh_interpreter import result, start
@@ -242,6 +242,16 @@ def test_nothing_published_holds_the_token_a_withheld_text_or_a_path(published):
         for path, blob in repo.head.files.items():
             for secret in (TOKEN, SECRET, str(published.home), str(Path.home()) + "/"):
                 assert secret.encode() not in blob.data, (repo.repo_id, path)
+
+
+def test_the_hubs_card_classes_accept_every_card(published, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", published.hub.endpoint)
+    classes = {"model": ModelCard, "dataset": DatasetCard, "space": SpaceCard}
+    for (kind, _), repo in published.hub.repos.items():
+        classes[kind](repo.head.files["README.md"].data.decode()).validate()
+    card = ModelCard("---\nlicense: mine\n---\n")
+    with pytest.raises(ValueError, match="license is 'mine'"):
+        card.validate()
 
 
 def test_a_wrong_revision_or_repository_is_a_clear_error(published, monkeypatch):
