@@ -6,7 +6,7 @@ distance to the end of the chunk, the chunk's length, its rarity, and for NUM an
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,8 +36,8 @@ class World:
     sources: tuple[str, ...] = ("news",)
     encoder: str = "tiny-130m"
     intercept: float = -1.6
-    effect: dict[str, float] = field(default_factory=lambda: {"NUM": 1.0, "ORG": 0.8})
-    source_effect: dict[str, float] = field(default_factory=dict)
+    effect: tuple[tuple[str, float], ...] = (("NUM", 1.0), ("ORG", 0.8))  # log odds of a tag
+    source_effect: tuple[tuple[str, float], ...] = ()
     rarity: float = 0.3  # extra per decade of rarity
     null_probe: bool = True
     entities: bool = True
@@ -133,7 +133,7 @@ def _document_tables(rng, world, vocabulary, source, number):
         "piece": piece,
         "token_id": vocabulary["first_id"][drawn][word] + piece,
         "drawn": drawn,
-        "effect": rng.normal(0, 0.5) + world.source_effect.get(source, 0),
+        "effect": rng.normal(0, 0.5) + dict(world.source_effect).get(source, 0),
     }
     tables = {"chunks": [], "reconstructions": [], "tokens": [], "words": []}
     for length in world.lengths:
@@ -200,7 +200,7 @@ def _error_probability(world, vocabulary, item, length, effect):
     remaining = np.arange(length, 0, -1)
     extra = sum(
         value * ((vocabulary["pos"][item] == tag) | (vocabulary["entity"][item] == tag))
-        for tag, value in world.effect.items()
+        for tag, value in world.effect
     )
     rarity = -vocabulary["log10_frequency"][item] - 3
     recent = np.where(remaining <= 4, -2.0, 0.0)
