@@ -210,6 +210,8 @@ def demo(tmp_path):
     folder.mkdir()
     (folder / "app.py").write_text("import gradio\n")
     (folder / "requirements.txt").write_text("torch\ngradio==6.31.0\n")
+    models = {"encoder": "selmem/mamba-tiny", "probe": "selmem/mamba-tiny-probe"}
+    (folder / "models.json").write_text(json.dumps([models]))
     return folder
 
 
@@ -224,6 +226,8 @@ def test_a_demo_is_staged_with_the_sources_of_the_package(demo, tmp_path):
     assert (data.sdk, data.sdk_version, data.app_file) == ("gradio", "6.31.0", "app.py")
     assert data.python_version == "3.12"
     assert data.models == ["selmem/mamba-tiny", "selmem/mamba-tiny-probe"]
+    preloaded = [line.split()[0] for line in data.preload_from_hub]
+    assert preloaded == data.models, "fetched when the Space is built"
 
 
 def test_a_demo_that_could_not_start_is_refused(demo, tmp_path):

@@ -21,7 +21,9 @@ _BATCH = 64  # documents
 _MAX_PIECE = 20_000  # characters
 
 
-def annotate(documents: Iterable[Document], *, model: str | None = None) -> Iterator[Document]:
+def annotate(
+    documents: Iterable[Document], *, model: "str | Language | None" = None
+) -> Iterator[Document]:
     """Yield the documents in order, with words from spaCy for those that have none.
 
     Parts of speech come from the Penn tags of the tagger, entities are OntoNotes types
@@ -29,16 +31,17 @@ def annotate(documents: Iterable[Document], *, model: str | None = None) -> Iter
 
     Args:
         documents: those with words are passed on as they are.
-        model: name or folder of a spaCy pipeline; None takes the first of `MODELS` installed.
+        model: name or folder of a spaCy pipeline, or what `load_spacy` returned; None takes the
+            first of `MODELS` installed.
 
     Raises:
         InputError: spaCy or its model is not installed; the message has the commands.
     """
-    nlp: Language | None = None
+    nlp = None if isinstance(model, str) else model
     for batch in _batches(documents, _BATCH):
         untagged = [document for document in batch if not document.words]
         if untagged and nlp is None:
-            nlp = load_spacy(model)
+            nlp = load_spacy(model if isinstance(model, str) else None)
         tagged = iter(_tag(untagged, nlp) if nlp else ())
         for document in batch:
             yield document if document.words else next(tagged)

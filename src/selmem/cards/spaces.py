@@ -1,6 +1,7 @@
 """Cards of Spaces: the metric and the demo."""
 
 import ast
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from selmem.cards.rendering import render_card
 from selmem.errors import InputError
 from selmem.tables import read_table
 
+# what a model is loaded from; fetched when the Space is built, not when it is woken up
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 PYTHON_VERSION = "3.12"  # a Space's default is older than this package supports
 
 
@@ -50,7 +53,7 @@ def space_card(path: Path, repo_id: str, templates: Path) -> str:
         InputError: the demo does not say which gradio it needs.
     """
     namespace = repo_id.split("/")[0]
-    models = [f"{namespace}/{name}" for name in ("mamba-tiny", "mamba-tiny-probe")]
+    models = _offered_models(path)
     metadata = _metadata(
         path,
         title="What a Mamba can write back",
@@ -60,9 +63,17 @@ def space_card(path: Path, repo_id: str, templates: Path) -> str:
         tags=["mamba", "state-space-model", "interpretability"],
         short_description="Text in, state, text back: what was recovered",
         suggested_hardware="cpu-basic",
+        preload_from_hub=[f"{model} {','.join(MODEL_FILES)}" for model in models],
     )
     context = {"repo_id": repo_id, "models": models, "metadata": metadata}
     return render_card("space", templates, context)
+
+
+def _offered_models(path: Path) -> list[str]:
+    """Return the Hub ids that the demo offers beside the models it has with it."""
+    offered = path / "models.json"
+    entries = json.loads(offered.read_text(encoding="utf-8")) if offered.is_file() else []
+    return list(dict.fromkeys(model for entry in entries for model in entry.values()))
 
 
 def _metadata(path: Path, **fields: Any) -> str:

@@ -31,7 +31,7 @@ def stage_metric(path: Path, repo_id: str, templates: Path, out: Path) -> None:
 
 
 def stage_space(path: Path, repo_id: str, templates: Path, out: Path) -> None:
-    """Copy the demo's folder and, beside its app, the sources of this package.
+    """Copy the demo's folder and, beside its app, the sources of this package and the tables.
 
     Raises:
         InputError: there is no app.py, or a file of another kind.
@@ -40,6 +40,7 @@ def stage_space(path: Path, repo_id: str, templates: Path, out: Path) -> None:
         raise InputError(f"{path} has no app.py; give the folder of a Space")
     _copy(path, out, TEXT)
     _copy(PACKAGE, out / "selmem", PACKAGE_DATA)
+    _copy(templates / "tables", out / "tables", (".parquet",))
     # the package asks for its own version, and in a Space nobody installs it
     version = selmem.__version__
     write_text(
