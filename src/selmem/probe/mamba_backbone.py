@@ -35,12 +35,31 @@ class MambaRMSNorm(nn.Module):
         return F.rms_norm(hidden.to(wide), weight.shape, weight, self.eps).to(self.weight.dtype)
 
 
-class ScanWeights(NamedTuple):
-    """The weights of one layer's scan: A (D, N) negative, D (D,), dt_bias (D,)."""
+class StepWeights(NamedTuple):
+    """What the steps of one layer need again and again, made once for all of them.
+
+    Args:
+        A: state matrix, (D, N), negative, laid out as by `step_layout`.
+        D: skip connection, (D,).
+        dt_bias: added to dt before the softplus, (D,).
+        filters: of the convolution, (D, W), laid out as by `step_layout`.
+    """
 
     A: Tensor
     D: Tensor
     dt_bias: Tensor
+    filters: Tensor
+
+
+def step_layout(values: Tensor) -> Tensor:
+    """Return a copy laid out for single steps.
+
+    It is contiguous, except that on a CPU the last two axes, channels and what belongs to each,
+    are exchanged in memory, so that operations run along the channels.
+    """
+    if values.device.type != "cpu":
+        return values.clone(memory_format=torch.contiguous_format)
+    return values.mT.clone(memory_format=torch.contiguous_format).mT
 
 
 class MambaMixer(nn.Module):
@@ -79,23 +98,26 @@ class MambaMixer(nn.Module):
         if mask is not None:
             x = x * mask
         dt, B, C = self._selection(x)
-        A, D, dt_bias = self.scan_weights()
-        y, ssm = selective_scan(x, dt, A, B, C, D, z, dt_bias, ssm)
+        D, dt_bias = widen(self.D), widen(self.dt_proj.bias)
+        y, ssm = selective_scan(x, dt, self._A(), B, C, D, z, dt_bias, ssm)
         return self.out_proj(y), window, ssm
 
-    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor, weights: ScanWeights) -> Tensor:
+    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor, weights: StepWeights) -> Tensor:
         """Advance window and state by one token in place; hidden and output are (B, H)."""
         x, z = self.in_proj(hidden).chunk(2, dim=-1)
-        x = conv_update(window, x, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        A, D, dt_bias, filters = weights
+        x = conv_update(window, x, filters, self.conv1d.bias)
         dt, B, C = self._selection(x)
-        A, D, dt_bias = weights
         y = selective_state_update(ssm, x, dt, A, B, C, D, z, dt_bias)
         return self.out_proj(y)  # type: ignore[no-any-return]
 
-    def scan_weights(self) -> ScanWeights:
-        """Return what the scan takes besides its inputs, float32 at least."""
-        A = -torch.exp(widen(self.A_log))
-        return ScanWeights(A, widen(self.D), widen(self.dt_proj.bias))
+    def step_weights(self) -> StepWeights:
+        """Return what `step` needs besides its inputs, float32 at least."""
+        A, filters = step_layout(self._A()), step_layout(widen(self.conv1d.weight.squeeze(1)))
+        return StepWeights(A, widen(self.D), widen(self.dt_proj.bias), filters)
+
+    def _A(self) -> Tensor:
+        return -torch.exp(widen(self.A_log))
 
     def _selection(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = [self.time_step_rank, self.state_size, self.state_size]
@@ -123,7 +145,7 @@ class MambaBlock(GradientCheckpointingLayer):
         mixed, window, ssm = self.mixer(self.norm(hidden), window, ssm, mask)
         return self._residual(hidden) + mixed, window, ssm
 
-    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor, weights: ScanWeights) -> Tensor:
+    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor, weights: StepWeights) -> Tensor:
         """Advance by one token in place; hidden and output are (B, H)."""
         mixed = self.mixer.step(self.norm(hidden), window, ssm, weights)
         return self._residual(hidden) + mixed
@@ -186,27 +208,27 @@ class MambaBackbone(nn.Module):
         self,
         token_ids: Tensor,
         state: MambaState,
-        weights: Sequence[ScanWeights] | None = None,
+        weights: Sequence[StepWeights] | None = None,
     ) -> Tensor:
         """Read one token per row and advance `state` in place; no gradient.
 
         Args:
             token_ids: int64, (B,).
             state: of B rows, in memory of its own.
-            weights: what `scan_weights` returned, to save time when many steps follow.
+            weights: what `step_weights` returned; made anew if None.
 
         Returns:
             hidden vectors after the final norm, (B, H).
         """
         hidden = self.embeddings(token_ids)
-        parts = zip(state.conv, state.ssm, weights or self.scan_weights(), strict=True)
+        parts = zip(state.conv, state.ssm, weights or self.step_weights(), strict=True)
         for layer, (window, ssm, own) in zip(self.layers, parts, strict=True):
             hidden = cast(MambaBlock, layer).step(hidden, window, ssm, own)
         return self.norm_f(hidden)  # type: ignore[no-any-return]
 
-    def scan_weights(self) -> list[ScanWeights]:
-        """Return the weights of every layer's scan."""
-        return [cast(MambaBlock, layer).mixer.scan_weights() for layer in self.layers]
+    def step_weights(self) -> list[StepWeights]:
+        """Return what the steps of every layer need; it saves time when many steps follow."""
+        return [cast(MambaBlock, layer).mixer.step_weights() for layer in self.layers]
 
 
 def init_mixer(mixer: MambaMixer, config: Any) -> None:

@@ -17,8 +17,11 @@ from transformers.utils import ModelOutput
 
 from .configuration_mamba_probe import MambaProbeConfig
 from .linear_cross_entropy import IGNORED, linear_cross_entropy
-from .mamba_backbone import MambaBackbone, MambaMixer, init_mixer, widen
+from .mamba_backbone import MambaBackbone, MambaMixer, init_mixer, step_layout, widen
 from .mamba_state import MambaState
+
+# on a CPU, few rows times a whole vocabulary take a third more time than block by block
+VOCABULARY_BLOCK = 1024
 
 
 class MambaLanguageModel(PreTrainedModel):
@@ -234,9 +237,9 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         rows = torch.arange(state.batch_size, device=self.device)
         written = torch.full((len(rows), max_length), eos, device=self.device)
         token = torch.full_like(rows, eos)
-        state, weights = self._decoding_state(state), self.backbone.scan_weights()
+        state, weights = self._decoding_state(state), self.backbone.step_weights()
         for position in range(max_length):
-            token = self.logits(self.backbone.step(token, state, weights)).argmax(-1)
+            token = self._likeliest(self.backbone.step(token, state, weights))
             written[rows, position] = token
             going = token != eos
             if not going.all():
@@ -248,13 +251,15 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         return written
 
     def _decoding_state(self, state: MambaState) -> MambaState:
-        """Return a copy laid out for single steps: on a CPU, channels last in memory."""
-        state = MambaState(state.conv.to(self.lm_head.weight.dtype), state.ssm)
-        if self.device.type != "cpu":
-            return state.map(lambda part: part.clone(memory_format=torch.contiguous_format))
-        return state.map(
-            lambda part: part.mT.clone(memory_format=torch.contiguous_format).mT,
-        )
+        conv = state.conv.to(self.lm_head.weight.dtype)
+        return MambaState(step_layout(conv), step_layout(state.ssm))
+
+    def _likeliest(self, hidden: Tensor) -> Tensor:
+        """Return the most probable next tokens (B,) after hidden (B, H)."""
+        if hidden.device.type != "cpu":
+            return self.logits(hidden).argmax(-1)
+        parts = torch.split(self.lm_head.weight, VOCABULARY_BLOCK)
+        return torch.cat([F.linear(hidden, part) for part in parts], dim=-1).argmax(-1)
 
     def _check_state(self, state: MambaState, batch: int) -> None:
         ours, theirs = self.config.encoder_fingerprint, state.encoder_fingerprint

@@ -73,9 +73,9 @@ def selective_state_update(
     """Advance `state` by one token in place; see `selective_scan.selective_state_update`."""
     wide = state.dtype
     delta = F.softplus(dt.to(wide) + dt_bias)
-    rows = state.transpose(1, 2)  # contiguous, if the caller laid the state out for it
+    rows = state.mT  # contiguous, if the caller laid the state out for it
     with torch.autocast(x.device.type, enabled=False):
-        decay = (delta[:, None, :] * (A.t() * LOG2_E)).exp2_()
+        decay = (delta[:, None, :] * (A.mT * LOG2_E)).exp2_()
         rows.mul_(decay).addcmul_(B.to(wide)[:, :, None], (delta * x)[:, None, :])
         y = torch.bmm(C.to(wide)[:, None, :], rows).squeeze(1)
     return ((y + D * x) * F.silu(z.to(wide))).to(x.dtype)
@@ -83,11 +83,12 @@ def selective_state_update(
 
 def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Shift one input into `window` in place; see `selective_scan.conv_update`."""
-    rows = window.transpose(1, 2)  # contiguous, if the caller laid the window out for it
-    rows[:, :-1] = rows[:, 1:].clone()
-    rows[:, -1] = x
-    wide = _wide(window)
-    y = (rows.to(wide) * weight.to(wide).t().contiguous()).sum(1)
+    rows, taps, last = window.mT, weight.mT.to(_wide(window)), window.shape[2] - 1
+    y = x * taps[last]
+    for tap in range(last):
+        rows[:, tap] = rows[:, tap + 1]
+        y.addcmul_(rows[:, tap].to(y.dtype), taps[tap])
+    rows[:, last] = x
     return F.silu(y if bias is None else y + bias).to(x.dtype)
 
 
