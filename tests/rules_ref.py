@@ -15,6 +15,9 @@ def units_ref(pieces, spans):
     edges = [0]
     for piece in pieces:
         edges.append(edges[-1] + len(piece))
+    text = "".join(pieces)
+    visible = [[i for i in range(*span) if not text[i].isspace()] for span in spans]
+    spans = [(v[0], v[-1] + 1) if v else span for v, span in zip(visible, spans, strict=True)]
     covers = [
         {i for i in range(len(pieces)) if edges[i] < end and start < edges[i + 1]}
         for start, end in spans
@@ -35,9 +38,19 @@ def units_ref(pieces, spans):
     return [(sorted(words), min(cover), max(cover)) for words, cover in units]
 
 
+def trimmed_ref(pieces, unit):
+    words, first, last = unit
+    if "".join(pieces[first : last + 1]).strip():
+        while not pieces[first].strip():
+            first += 1
+        while not pieces[last].strip():
+            last -= 1
+    return words, first, last
+
+
 def count_ref(pieces, spans, cut, other):
     """Return each word's omitted fraction; `pieces` and `other` are the pre-tokens of two texts."""
-    units = units_ref(pieces, spans)
+    units = [trimmed_ref(pieces, unit) for unit in units_ref(pieces, spans)]
     units = [
         (words, first, last, surface_ref(pieces[first : last + 1]), any(cut[w] for w in words))
         for words, first, last in units
@@ -73,7 +86,7 @@ def _consume(unit, place, other, free, found):
     pieces = [other[i] for i in place]
     whole = all(i in free for i in place)
     # a run that begins or ends with white space of its own is the shorter run's
-    tidy = pieces and (len(pieces) == 1 or (pieces[0].strip() and pieces[-1].strip()))
+    tidy = pieces and (not unit[3].strip() or (pieces[0].strip() and pieces[-1].strip()))
     if tuple(unit[0]) not in found and whole and tidy and surface_ref(pieces) == unit[3]:
         free.difference_update(place)
         found.add(tuple(unit[0]))

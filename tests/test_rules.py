@@ -92,13 +92,20 @@ def test_cut_words_take_only_what_whole_words_leave():
     assert rates_of(text, words, "the cat", cut) == [1.0, 0.0, 0.0]
 
 
+def test_white_space_inside_a_words_span_is_not_looked_for():
+    text = "the end .\n\nNew"
+    reference = Reference.of_spans(pretokens_of(text), [(0, 4), (4, 8), (8, 11)])
+    assert [unit.surface for unit in reference.units] == ["the", "end", "."]
+    assert count_omissions([reference], [pretokens_of("the end.")])[0].tolist() == [0.0] * 3
+
+
 def test_characters_of_no_word_belong_to_the_unit_of_their_pretoken():
     assert rates_of("see abc", ["see", "ab"], "see abc") == [0.0, 0.0]
     assert rates_of("see abc", ["see", "ab"], "see ab") == [0.0, 1.0]
 
 
 @given(tagged_texts(), st.text(alphabet="ab'.t \n-7é", max_size=24))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_count_matches_reference(tagged, other):
     text, spans, cut = tagged
     fast = count_omissions(

@@ -74,6 +74,11 @@ class Pretokens:
         """Return the text from pre-token `first` to `last`, without white space around it."""
         return self.text[self.inner[first][0] : self.inner[last][1]]
 
+    def without_blanks(self, first: int, last: int) -> Span:
+        """Return the run without the pre-tokens of white space at its ends, if any are left."""
+        visible = [i for i in range(first, last + 1) if not self.surface(i, i).isspace()]
+        return (visible[0], visible[-1]) if visible else (first, last)
+
 
 def _strip(text: str, start: int, end: int) -> Span:
     """Return the span without white space around it; white space alone stays as it is."""
@@ -109,7 +114,8 @@ class Reference:
     ) -> "Reference":
         """Group words into units.
 
-        Where a pre-token holds characters of no word, they belong to the unit's surface too.
+        White space around a word does not count. Where a pre-token holds characters of no word,
+        they belong to the unit's surface too.
 
         Args:
             pretokens: of the reference's text.
@@ -124,20 +130,22 @@ class Reference:
         for word, (start, end) in enumerate(spans):
             if not 0 <= start < end <= (pretokens.ends[-1] if pretokens.ends else 0):
                 raise ValueError(f"word {word} has the span ({start}, {end}), outside of the text")
+            if word and start < spans[word - 1][0]:
+                raise ValueError(f"word {word} starts before word {word - 1}")
+            start, end = _strip(pretokens.text, start, end)
             first = bisect_right(pretokens.ends, start)
             last = bisect_left(pretokens.ends, end)
             if groups and first <= groups[-1][1]:
-                if start < spans[word - 1][0]:
-                    raise ValueError(f"word {word} starts before word {word - 1}")
                 groups[-1][2].append(word)
                 groups[-1] = (groups[-1][0], max(last, groups[-1][1]), groups[-1][2])
             else:
                 groups.append((first, last, [word]))
-        units = tuple(
-            Unit(a, b, tuple(words), pretokens.surface(a, b), any(cut[word] for word in words))
-            for a, b, words in groups
-        )
-        return cls(pretokens, units, len(spans))
+        units = []
+        for first, last, words in groups:
+            a, b = pretokens.without_blanks(first, last)
+            is_cut = any(cut[word] for word in words)
+            units.append(Unit(a, b, tuple(words), pretokens.surface(a, b), is_cut))
+        return cls(pretokens, tuple(units), len(spans))
 
     @classmethod
     def of_words(cls, words: Sequence[str]) -> "Reference":
