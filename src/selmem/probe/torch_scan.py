@@ -9,14 +9,15 @@ Dims: B batch, T tokens, D inner channels, N state size, W convolution width.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# steps between two saved states: the backward pass recomputes the states in between
-SAVE_EVERY = 8
+# tokens between two saved states, from which the backward pass recomputes those in between; and
+# what is done to whole segments stays in the cache
+SEGMENT = 8
 # the loop raises 2 to a power: exp2 takes half the time of exp, and does not slow down where the
 # result is denormal
 LOG2_E = math.log2(math.e)
@@ -37,8 +38,7 @@ def selective_scan(
     operands = (x, dt, A, B, C, D, z, dt_bias, initial_state)
     if torch.is_grad_enabled() and any(o is not None and o.requires_grad for o in operands):
         return _apply_scan(*operands)
-    y, final_state, _ = _scan(*operands)
-    return y, final_state
+    return _scan(*operands)
 
 
 def causal_conv(
@@ -92,6 +92,13 @@ def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) 
     return F.silu(y if bias is None else y + bias).to(x.dtype)
 
 
+class _Kept(NamedTuple):
+    """What the backward pass needs of the forward pass, one entry per segment of tokens."""
+
+    states: list[Tensor]  # before the segment, (B, N, D)
+    scanned: list[Tensor]  # outputs before skip and gate, (B, SEGMENT, D)
+
+
 def _scan(
     x: Tensor,
     dt: Tensor,
@@ -103,33 +110,50 @@ def _scan(
     dt_bias: Tensor,
     initial_state: Tensor | None,
     *,
-    saved_states: list[Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y, the final state and the scan's output before skip and gate (B, T, D).
-
-    `saved_states` receives a copy of the state before every SAVE_EVERY-th token.
-    """
+    kept: _Kept | None = None,
+) -> tuple[Tensor, Tensor]:
     wide = _wide(x)
-    delta = F.softplus(dt.to(wide) + dt_bias)
-    inputs = delta * x
-    B, C = B.to(wide), C.to(wide)
     exponents = (A.to(wide).t() * LOG2_E).contiguous()
     state = x.new_zeros(x.shape[0], *exponents.shape, dtype=wide)
     if initial_state is not None:
         state.copy_(initial_state.transpose(1, 2))
-    decay = torch.empty_like(state)
-    scanned = torch.empty_like(delta)
-    output = torch.empty_like(delta[:, :1])
+    y, decay = torch.empty_like(x), torch.empty_like(state)
     with torch.autocast(x.device.type, enabled=False):
-        for t in range(x.shape[1]):
-            if saved_states is not None and t % SAVE_EVERY == 0:
-                saved_states.append(state.clone())
-            torch.mul(delta[:, t, None, :], exponents, out=decay)
-            state.mul_(decay.exp2_()).addcmul_(B[:, t, :, None], inputs[:, t, None, :])
-            torch.bmm(C[:, t, None, :], state, out=output)
-            scanned[:, t] = output[:, 0]
-    y = torch.addcmul(scanned, x.to(wide), D.to(wide)).mul_(F.silu(z.to(wide)))
-    return y.to(x.dtype), state.transpose(1, 2), scanned
+        for start in range(0, x.shape[1], SEGMENT):
+            part = slice(start, start + SEGMENT)
+            if kept is not None:
+                kept.states.append(state.clone())
+            xs, zs = x[:, part].to(wide), z[:, part].to(wide)
+            delta = F.softplus(dt[:, part].to(wide) + dt_bias)
+            maps = B[:, part].to(wide), C[:, part].to(wide)
+            scanned = _advance(state, decay, exponents, delta, delta * xs, *maps)
+            if kept is not None:
+                kept.scanned.append(scanned)
+            y[:, part] = torch.addcmul(scanned, xs, D.to(wide)).mul_(F.silu(zs))
+    return y, state.transpose(1, 2)
+
+
+def _advance(
+    state: Tensor,
+    decay: Tensor,
+    exponents: Tensor,
+    delta: Tensor,
+    inputs: Tensor,
+    B: Tensor,
+    C: Tensor,
+) -> Tensor:
+    """Take `state` (B, N, D) through a few tokens in place; return C times it after each.
+
+    `decay` is memory of the same shape to work in; exponents (N, D) are A for a power of 2.
+    """
+    scanned = torch.empty_like(inputs)
+    output = torch.empty_like(inputs[:, :1])
+    for t in range(inputs.shape[1]):
+        torch.mul(delta[:, t, None, :], exponents, out=decay)
+        state.mul_(decay.exp2_()).addcmul_(B[:, t, :, None], inputs[:, t, None, :])
+        torch.bmm(C[:, t, None, :], state, out=output)
+        scanned[:, t] = output[:, 0]
+    return scanned
 
 
 class _Scan(torch.autograd.Function):
@@ -137,9 +161,9 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *operands: Any) -> tuple[Tensor, Tensor]:
-        saved: list[Tensor] = []
-        y, final_state, scanned = _scan(*operands, saved_states=saved)
-        ctx.save_for_backward(*operands[:-1], scanned, *saved)
+        kept = _Kept([], [])
+        y, final_state = _scan(*operands, kept=kept)
+        ctx.save_for_backward(*operands[:-1], torch.cat(kept.scanned, dim=1), *kept.states)
         ctx.has_initial_state = operands[-1] is not None
         return y, final_state
 
@@ -173,7 +197,7 @@ def _scan_backward(
     grad_scanned = grad_out * z * gate
     sweep = _Sweep(x, F.softplus(raw), A, B, C, grad_scanned, grad_final)
     for segment in reversed(range(len(saved))):
-        sweep.segment(segment * SAVE_EVERY, saved[segment])
+        sweep.segment(segment * SEGMENT, saved[segment])
     grad_dt = sweep.grad_delta * torch.sigmoid(raw)
     grads = (
         torch.addcmul(sweep.grad_x, grad_scanned, D),
@@ -212,13 +236,13 @@ class _Sweep:
         self.grad_B, self.grad_C = torch.empty_like(B), torch.empty_like(C)
         # memory for one segment, used again and again: a fresh block of this size costs the
         # system more time than the arithmetic on it
-        self.decays = [torch.empty_like(self.grad_state) for _ in range(SAVE_EVERY)]
-        self.states = [torch.empty_like(self.grad_state) for _ in range(SAVE_EVERY)]
+        self.decays = [torch.empty_like(self.grad_state) for _ in range(SEGMENT)]
+        self.states = [torch.empty_like(self.grad_state) for _ in range(SEGMENT)]
         self.product = torch.empty_like(self.grad_state)
 
     def segment(self, start: int, state: Tensor) -> None:
         """Recompute the states after `start` from the one before it, then go back over them."""
-        stop = min(start + SAVE_EVERY, self.x.shape[1])
+        stop = min(start + SEGMENT, self.x.shape[1])
         before = [state, *self.states]
         for t, decay, after in zip(range(start, stop), self.decays, self.states, strict=False):
             torch.mul(self.delta[:, t, None, :], self.exponents, out=decay).exp2_()
