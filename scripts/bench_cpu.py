@@ -104,8 +104,8 @@ def build_models() -> tuple[MambaForCausalLM, MambaEncoder, MambaProbe]:
     """Return a stock model, and our encoder and probe with the same weights."""
     stock = MambaForCausalLM(MambaConfig(**SHAPE)).eval()
     with torch.no_grad():
-        # the token that ends a text gets logit 0 everywhere, so no row ends early
-        stock.backbone.embeddings.weight[0] = 0
+        # the token that ends a text gets a logit near 0, so that no row ends early
+        stock.backbone.embeddings.weight[0] *= 1e-3
     encoder = MambaEncoder(stock.config).eval()
     encoder.load_state_dict(stock.state_dict())
     return stock, encoder, MambaProbe.from_encoder(encoder).eval()
