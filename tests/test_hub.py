@@ -12,8 +12,9 @@ from huggingface_hub import SpaceCard
 import selmem.omission_rate
 import selmem.probe
 from sample_tables import write_measured
+from selmem.bundle import BUNDLED
 from selmem.errors import InputError
-from selmem.hub import stage
+from selmem.hub import stage, verify
 from selmem.hub.checksums import check_sums
 from selmem.hub.models import without_places
 from tiny_release import make_release, write_card_tables
@@ -71,6 +72,14 @@ def test_a_staged_encoder_is_a_stock_model_without_code(release, tmp_path):
     config = json.loads((staged.folder / "config.json").read_text())
     assert config["architectures"] == ["MambaForCausalLM"]
     assert "auto_map" not in config
+
+
+@pytest.mark.parametrize("name", ["mamba-tiny", "mamba-tiny-probe", "mamba-tiny-null-probe"])
+def test_the_bundled_models_can_be_published_and_verified(name, tmp_path):
+    if not (BUNDLED / name).is_dir():
+        pytest.skip(f"{name} is not bundled yet")
+    staged = stage_model(BUNDLED / name, tmp_path / name)
+    assert verify(staged.folder).kind == ("encoder" if name == "mamba-tiny" else "probe")
 
 
 def test_staging_twice_gives_the_same_bytes(release, tmp_path):
@@ -228,6 +237,14 @@ def test_a_demo_is_staged_with_the_sources_of_the_package(demo, tmp_path):
     assert data.models == ["selmem/mamba-tiny", "selmem/mamba-tiny-probe"]
     preloaded = [line.split()[0] for line in data.preload_from_hub]
     assert preloaded == data.models, "fetched when the Space is built"
+
+
+def test_a_demo_shows_the_committed_tables(demo, tmp_path):
+    templates = shutil.copytree(TEMPLATES, tmp_path / "hub_cards")
+    shutil.copyfile(ROOT / "LICENSE", tmp_path / "LICENSE")
+    write_card_tables(templates / "tables/mamba-tiny-probe")
+    staged = stage("space", demo, "selmem/reconstruction", templates, tmp_path / "out")
+    assert "tables/mamba-tiny-probe/omission.parquet" in staged.files
 
 
 def test_a_demo_that_could_not_start_is_refused(demo, tmp_path):

@@ -26,6 +26,7 @@ KINDS = {
     "mamba-tiny-null-probe": "probe",
     "omissions": "dataset",
     "omission_rate": "files",
+    "reconstruction": "files",
 }
 
 
@@ -48,6 +49,7 @@ def published(tmp_path_factory):
         ("model", "selmem/mamba-tiny-null-probe"): release.null_probe,
         ("dataset", "selmem/omissions"): write_measured(folder / "measured"),
         ("metric", "selmem/omission_rate"): METRIC,
+        ("space", "selmem/reconstruction"): TEMPLATES.parent / "spaces/reconstruction",
     }
     commits = {}
     with LoopbackHub() as hub, pytest.MonkeyPatch.context() as patch:
@@ -166,6 +168,7 @@ def with_values(code, **values):
     return "\n".join(f"{name} = {value!r}" for name, value in values.items()) + code
 
 
+@pytest.mark.slow
 def test_everything_published_is_used_by_its_id_with_and_without_selmem_and_then_offline(published):
     hub, home = published.hub, published.home
     ids = [row["token_ids"] for row in published.record["sentences"]]
@@ -208,8 +211,8 @@ def readme_example():
     """Return the metric README's code on the published tables, for a source that is in ours."""
     parts = (METRIC / "README.md").read_text().split("```python\n")
     code = next(part.split("```")[0] for part in parts if "from datasets import" in part)
-    assert '"sample", 16' in code
-    return code.replace('"sample", 16', '"gsm8k", 4')
+    assert '"selmem_sample", 16' in code
+    return code.replace('"selmem_sample", 16', '"gsm8k", 4')
 
 
 def assert_used(found, published):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from selmem.errors import InputError
 from selmem.hub import verify
 from selmem.hub.checksums import write_sums
-from selmem.hub.known_sentences import check_inversion
+from selmem.hub.known_sentences import check_inversion, compare_records
 from test_hub import stage_model
 from tiny_release import edit_json, make_release
 
@@ -141,6 +141,15 @@ def test_a_probe_that_was_never_trained_cannot_be_staged(release, tmp_path):
     save_file(weights | start, untrained / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="the probe does not invert"):
         stage_model(untrained, tmp_path / "out")
+
+
+def test_one_other_token_in_a_known_sentence_is_named(staged):
+    record = json.loads((staged["mamba-tiny-probe"] / "verification.json").read_text())
+    compare_records(record, record)
+    altered = json.loads(json.dumps(record))
+    altered["sentences"][2]["reconstruction_ids"][5] += 1
+    with pytest.raises(InputError, match=r"known sentence 3 \('Our train leaves"):
+        compare_records(record, altered)
 
 
 def test_inversion_asks_for_more_than_other_states_give():
