@@ -112,23 +112,23 @@ def _try_it(service: Service) -> None:
         with gr.Column(min_width=300):
             gr.Markdown("### What the probe wrote from the state")
             written = html(shown.reconstruction, elem_id="sm-written")
-    gr.Markdown(
-        "### What can be guessed without the state\nUnder each word, what the *null probe* guesses: "
-        "a copy of the probe that was trained without any state and is given the true text so far. "
-        "Words that it guesses right say little about the state."
-    )
-    guesses = html(shown.null_guesses, elem_id="sm-null")
+    gr.Markdown("### Which words")
+    groups = html(shown.groups, elem_id="sm-groups")
     with gr.Row():
-        with gr.Column(min_width=300):
-            gr.Markdown("### Which words")
-            groups = html(shown.groups, elem_id="sm-groups")
         with gr.Column(min_width=300):
             gr.Markdown("### How it changes with length")
             lengths = html(shown.lengths, elem_id="sm-lengths")
+        with gr.Column(min_width=300):
+            gr.Markdown(
+                "### What can be guessed without the state\nUnder each word, what the *null probe* "
+                "guesses: a copy of the probe that was trained without any state, given the true "
+                "text before the word. Words that it guesses right say little about the state."
+            )
+            guesses = html(shown.null_guesses, elem_id="sm-null")
     with gr.Accordion("Every word", open=False):
         words = html(shown.words, elem_id="sm-words")
 
-    outputs = [summary, marked, written, guesses, groups, lengths, words]
+    outputs = [summary, marked, written, groups, lengths, guesses, words]
     view.change(None, view, js=SHOW_VIEW, api_visibility="private")
     gr.on(
         [start.click, text.submit],
@@ -140,7 +140,14 @@ def _try_it(service: Service) -> None:
         **INTERNAL,
     )
     for index, button in enumerate(buttons):
-        button.click(_example(service, index), None, [text, *outputs], queue=False, **INTERNAL)
+        button.click(
+            _example(service, index),
+            None,
+            [text, *outputs],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
 
 def _example(service: Service, index: int) -> Callable[[], tuple[str, ...]]:

@@ -58,9 +58,13 @@ def bar_table(bars: Sequence[Bar], headings: Sequence[str], *, caption: str) -> 
     )
     rows = "".join(_bar_row(bar, has_beside=bool(beside)) for bar in bars)
     return (
-        f'<div class="sm-scroll"><table class="sm-bars"><caption>{text_html(caption)}</caption>'
+        f'<div class="sm-scroll"><table class="sm-bars">{_caption(caption)}'
         f"<thead>{head}</thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def _caption(text: str) -> str:
+    return f"<caption>{text_html(text)}</caption>" if text else ""
 
 
 def _bar_row(bar: Bar, *, has_beside: bool) -> str:

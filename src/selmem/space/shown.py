@@ -18,9 +18,9 @@ class Shown:
     summary: str
     text: str
     reconstruction: str
-    null_guesses: str
     groups: str
     lengths: str
+    null_guesses: str
     words: str
 
     def values(self) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def show(reading: Reading, published: Published) -> Shown:
         text=marked_text(reading),
         reconstruction=marked_reconstruction(reading),
         null_guesses=null_guesses(reading),
-        groups="".join(_group_tables(reading, published)),
+        groups=f'<div class="sm-columns">{"".join(_group_tables(reading, published))}</div>',
         lengths=_lengths(reading),
         words=_word_table(reading),
     )
@@ -91,9 +91,9 @@ def _group_tables(reading: Reading, published: Published) -> Iterator[str]:
         if not groups:
             continue
         study = study_rates(published, reading.model, scheme=scheme, n_tokens=reading.n_tokens)
-        beside = [f"study, {study.length} tokens"] if study else []
+        beside = ["published"] if study else []
         bars = [_bar(group, study.by_tag.get(group.tag) if study else None) for group in groups]
-        caption = "Diamond: the published rate." if study else ""
+        caption = f"Diamond: the published rate at {study.length} tokens." if study else ""
         headings = [title, "not recovered", "words", *beside]
         yield bar_table(bars, headings, caption=caption)
     if not any(word.pos for word in reading.words) and reading.words:
