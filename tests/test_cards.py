@@ -16,7 +16,7 @@ from selmem.cards.rendering import render_card
 from selmem.cards.tables import collect_card_tables
 from selmem.errors import InputError
 from selmem.tables import OMISSION, read_table, write_table
-from tiny_release import make_release
+from tiny_release import edit_json, make_release
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"
 
@@ -186,6 +186,12 @@ def test_a_record_without_a_number_names_it(probe):
     del record["settings"]["seed"]
     (probe / "training.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"training\.json of selmem/mamba-tiny-probe lacks 'seed'"):
+        probe_card(probe)
+
+
+def test_a_probe_that_names_no_encoder_gets_no_card(probe):
+    edit_json(probe / "config.json", encoder_name_or_path=None)
+    with pytest.raises(InputError, match="names no encoder whose states the probe reads"):
         probe_card(probe)
 
 

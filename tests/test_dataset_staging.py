@@ -12,8 +12,8 @@ from huggingface_hub import DatasetCard
 from sample_tables import CLOSED, OPEN, SECRET, sample_rows, write_measured
 from selmem.cards.dataset import dataset_card
 from selmem.cards.naming import hub_id
-from selmem.hub.dataset_staging import stage_tables
 from selmem.errors import InputError
+from selmem.hub.dataset_staging import stage_tables
 from selmem.hub.republication import publishable, withheld_sources
 from selmem.tables import SCHEMAS, read_metadata, read_table, write_table
 

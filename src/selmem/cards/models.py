@@ -165,6 +165,8 @@ def _curve_facts(path: Path) -> dict[str, Any]:
 
 
 def _probe_facts(config: Mapping[str, Any], repo_id: str) -> dict[str, Any]:
+    if not config.get("encoder_name_or_path"):
+        raise InputError(f"config.json of {repo_id} names no encoder whose states the probe reads")
     namespace = repo_id.split("/")[0]
     names = ("condition", "max_chunk_tokens", "encoder_fingerprint", "tokenizer_hash")
     return {
