@@ -138,6 +138,17 @@ def test_words_are_placed_though_the_tokenizer_normalises_them():
     assert word_spans(NFC_TOKENIZER, chunk) == [(0, 4), (5, 7), (8, 12)]
 
 
+def test_words_inside_one_token_are_told_apart(neox):
+    dots = ["wait", ".", ".", "."]
+    [chunk] = chunks_of("wait...", dots, 2, neox)
+    assert word_spans(neox, chunk) == [(0, 4), (4, 5), (5, 6), (6, 7)]
+    decomposed = "e\N{COMBINING ACUTE ACCENT}"
+    text = f"{decomposed}t{decomposed}"
+    [chunk] = chunks_of(text, [decomposed, "t", decomposed], 1, neox)
+    assert chunk.text == "été"
+    assert word_spans(neox, chunk) == [(0, 1), (1, 2), (2, 3)]
+
+
 def test_of_a_cut_word_the_part_inside_is_placed():
     text = "aa 😀😀 bb"
     tokens = TOKENIZER(text)["input_ids"]

@@ -258,6 +258,8 @@ def test_interrupted_run_continues_and_ends_alike(config, measured, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         measure(config)
     assert not list(config.out.glob("*.parquet"))
+    with pytest.raises(InputError, match="another seed"):
+        measure(replace(config, seed=1))
     measure(config)
     chunks = measured["chunks"].to_pandas().groupby("length").size()
     n_batches = sum(-(-n // (64 // length)) for length, n in chunks.items())
@@ -307,6 +309,7 @@ def test_sources_too_short_for_a_length_are_listed(config, tmp_path, caplog):
         {"source": "short", "length": 32}
     ]
     assert "short: no document has 32 tokens" in caplog.text
+    assert "short, 4 tokens: all chunks are of one document" in caplog.text
     words = read_table(tmp_path / "out" / "words.parquet").to_pandas()
     single = words[words.chunk_id.str.startswith("short/")]
     assert single.chance_count.isna().all()

@@ -196,6 +196,12 @@ def test_tables_must_know_their_chunks(metric):
         metric.read_tables([], [{"chunk_id": "x"}], [], tag="pos")
 
 
+def test_withheld_texts_are_named(metric):
+    row = {"chunk_id": "x", "doc_id": "d", "text": None}
+    with pytest.raises(ValueError, match="the text of chunk x is not published"):
+        metric.read_tables([row], [row], [], tag="pos")
+
+
 @pytest.mark.parametrize("source", ["inputs_description", "README.md"])
 def test_examples_are_true(source, metric, monkeypatch):
     text = metric.inputs_description if source == "inputs_description" else read("README.md")

@@ -25,6 +25,11 @@ class Cell:
     length: int
     chunks: list[Chunk]
 
+    @property
+    def n_documents(self) -> int:
+        """The number of documents that the chunks are from."""
+        return len({chunk.doc_id for chunk in self.chunks})
+
     def batches(self, batch_tokens: int) -> Iterator[slice]:
         """Yield the rows of each batch; a batch has about `batch_tokens` tokens."""
         rows = max(1, batch_tokens // self.length)

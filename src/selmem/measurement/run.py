@@ -63,6 +63,13 @@ def measure(config: MeasureConfig) -> Path:
         annotator=config.annotate if processes.rank == 0 else "none",
         seed=config.seed,
     )
+    for cell in cells:
+        if cell.n_documents < 2:
+            logger.warning(
+                "%s, %d tokens: all chunks are of one document, so there is no chance rate",
+                cell.source,
+                cell.length,
+            )
     work = MeasurementWork(config, models, tokenizer, cells, processes)
     if processes.rank == 0:
         write_text(config.out / PARTIAL / CONFIG, json.dumps(identity, indent=2))
@@ -77,7 +84,7 @@ def measure(config: MeasureConfig) -> Path:
             "cells": [_summary(cell) for cell in cells],
             "too_short": [{"source": name, "length": length} for name, length in too_short],
         }
-        write_text(config.out / "run.json", json.dumps(run, indent=2))
+        write_text(config.out / RUN, json.dumps(run, indent=2))
         shutil.rmtree(config.out / PARTIAL)
     return config.out
 
@@ -137,11 +144,10 @@ def _versions() -> dict[str, str]:
 
 
 def _summary(cell: Cell) -> dict[str, Any]:
-    n_documents = len({chunk.doc_id for chunk in cell.chunks})
     return {
         "source": cell.source,
         "length": cell.length,
         "n_chunks": len(cell.chunks),
-        "n_documents": n_documents,
-        "has_chance": n_documents > 1,
+        "n_documents": cell.n_documents,
+        "has_chance": cell.n_documents > 1,
     }

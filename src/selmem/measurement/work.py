@@ -113,7 +113,8 @@ class MeasurementWork:
                 total, n_chunks = self._sum_states(length)
                 self.partial.write_sum(length, f"{rank}of{world}", total, n_chunks)
         self.processes.wait()
-        return {length: self.partial.read_mean(length, world) for length in lengths}
+        means = {length: self.partial.read_mean(length, world) for length in lengths}
+        return {length: mean.to(self.models.device) for length, mean in means.items()}
 
     def _sum_states(self, length: int) -> tuple[MambaState, int]:
         shape = self.models.encoder.config

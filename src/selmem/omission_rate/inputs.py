@@ -106,7 +106,7 @@ def read_tables(
         predictions, references, tags, documents.
 
     Raises:
-        ValueError: a reconstruction has no row in `chunks`.
+        ValueError: a reconstruction has no row in `chunks`, or a text is withheld.
     """
     chunk_rows = {row["chunk_id"]: row for row in chunks}
     word_rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -118,6 +118,11 @@ def read_tables(
     for row in reconstructions:
         if (chunk := chunk_rows.get(row["chunk_id"])) is None:
             raise ValueError(f"chunk {row['chunk_id']} is not in the table chunks")
+        if chunk["text"] is None or row["text"] is None:
+            raise ValueError(
+                f"the text of chunk {row['chunk_id']} is not published, so it cannot be scored; "
+                "leave out the sources whose licence forbids it"
+            )
         own = sorted(word_rows[row["chunk_id"]], key=lambda word: word["word_index"])
         inputs["predictions"].append(_text_record(row))
         inputs["references"].append(
