@@ -27,7 +27,7 @@ def run_demo(out: Path) -> Path:
             encoder=str(bundled_path("mamba-tiny")),
             probe=str(bundled_path("mamba-tiny-probe")),
             null_probe=str(bundled_path("mamba-tiny-null-probe")),
-            data=(f"sample={sample}",),
+            data=(f"selmem_sample={sample}",),
             lengths=LENGTHS,
             out=out,
             max_chunks=MAX_CHUNKS,
