@@ -65,6 +65,17 @@ def test_autocast_rounds_the_products_and_returns_float32_gradients():
     assert_close((hidden.grad, weight.grad), exact, rtol=0.05, atol=0.05)
 
 
+def test_softmax_of_half_precision_logits_is_taken_in_float32():
+    hidden, weight, labels = operands(torch.bfloat16)
+    logits = (hidden @ weight.t()).flatten(0, 1)
+    exact = F.cross_entropy(logits.float(), labels.flatten(), reduction="sum")
+    loss = linear_cross_entropy(hidden, weight, labels)
+    assert loss.dtype == torch.float32
+    assert_close(loss, exact, rtol=1e-6, atol=0)
+    ours, theirs = (torch.autograd.grad(f, hidden)[0] for f in (loss, exact))
+    assert_close(ours.float(), theirs.float(), rtol=0.02, atol=0.02)
+
+
 class _LargestResult(TorchDispatchMode):
     largest = 0
 
@@ -94,6 +105,15 @@ def test_forced_statistics_are_those_of_the_softmax(chunk_tokens):
     assert torch.equal(best, probabilities.argmax(-1))
     assert_close(probability, probabilities.amax(-1).float())
     assert nll.dtype == probability.dtype == torch.float32
+
+
+def test_forced_statistics_of_half_precision_logits_are_float32():
+    hidden, weight, labels = operands(torch.bfloat16)
+    logits = (hidden @ weight.t()).flatten(0, 1).float()
+    nll, _, probability = forced_statistics(hidden, weight, labels)
+    expected = F.cross_entropy(logits, labels.flatten(), reduction="none")
+    assert_close(nll.flatten(), expected, rtol=1e-6, atol=1e-6)
+    assert_close(probability.flatten(), logits.softmax(-1).amax(-1), rtol=1e-6, atol=0)
 
 
 def test_a_certain_and_wrong_model_has_a_finite_loss():

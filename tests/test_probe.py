@@ -296,6 +296,24 @@ def test_beam_search_finds_the_most_probable_pair():
         assert found[row].tolist() == list(best)
 
 
+@torch.no_grad()
+def test_beams_carry_their_own_states():
+    probe, state, _ = with_early_ends()
+    found = probe.generate(
+        state=state,
+        max_length=6,
+        num_beams=4,
+        length_penalty=0.0,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    ids, labels = probe.teacher_forcing(found.sequences)
+    steps = probe(ids, state=state).logits.log_softmax(-1).gather(2, labels[..., None]).squeeze(2)
+    eos = labels == probe.config.eos_token_id
+    written = (eos.cumsum(1) - eos.long() == 0) & (torch.arange(labels.shape[1]) < ids.shape[1] - 1)
+    assert_close(found.sequences_scores, (steps * written).sum(1), rtol=1e-4, atol=1e-4)
+
+
 def test_sampling_returns_several_texts_per_state():
     probe, state = small_probe(), state_of(2)
     torch.manual_seed(0)

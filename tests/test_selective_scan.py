@@ -157,6 +157,20 @@ def test_autocast_does_not_reach_into_the_scan():
     assert_close(cast, plain, rtol=0, atol=0)
 
 
+def test_autocast_does_not_reach_into_single_steps():
+    x, dt, A, B, C, D, z, dt_bias, initial = scan_operands(1, torch.float32)
+    tokens = [part[:, 0] for part in (x, dt, B, C, z)]
+
+    def step(state):
+        return ops.selective_state_update(
+            state, tokens[0], tokens[1], A, tokens[2], tokens[3], D, tokens[4], dt_bias
+        ), state
+
+    plain = step(initial.clone())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_close(step(initial.clone()), plain, rtol=0, atol=0)
+
+
 class _LargestResult(TorchDispatchMode):
     largest = 0
 

@@ -118,18 +118,17 @@ def _scan(
     if initial_state is not None:
         state.copy_(initial_state.transpose(1, 2))
     y, decay = torch.empty_like(x), torch.empty_like(state)
-    with torch.autocast(x.device.type, enabled=False):
-        for start in range(0, x.shape[1], SEGMENT):
-            part = slice(start, start + SEGMENT)
-            if kept is not None:
-                kept.states.append(state.clone())
-            xs, zs = x[:, part].to(wide), z[:, part].to(wide)
-            delta = F.softplus(dt[:, part].to(wide) + dt_bias)
-            maps = B[:, part].to(wide), C[:, part].to(wide)
-            scanned = _advance(state, decay, exponents, delta, delta * xs, *maps)
-            if kept is not None:
-                kept.scanned.append(scanned)
-            y[:, part] = torch.addcmul(scanned, xs, D.to(wide)).mul_(F.silu(zs))
+    for start in range(0, x.shape[1], SEGMENT):
+        part = slice(start, start + SEGMENT)
+        if kept is not None:
+            kept.states.append(state.clone())
+        xs, zs = x[:, part].to(wide), z[:, part].to(wide)
+        delta = F.softplus(dt[:, part].to(wide) + dt_bias)
+        maps = B[:, part].to(wide), C[:, part].to(wide)
+        scanned = _advance(state, decay, exponents, delta, delta * xs, *maps)
+        if kept is not None:
+            kept.scanned.append(scanned)
+        y[:, part] = torch.addcmul(scanned, xs, D.to(wide)).mul_(F.silu(zs))
     return y, state.transpose(1, 2)
 
 
