@@ -12,8 +12,9 @@ CASES = Path(__file__).with_name("triton_cases.py")
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
-# what the sm_90 compiler may leave in local memory, bytes a thread
-STACK_LIMIT = 64
+# what the sm_90 compiler may leave in local memory, bytes a thread; the forward scan is faster with
+# 80 registers and a little there than with all it asks for
+STACK_LIMIT = 96
 
 
 def run_cases(**environment):
@@ -43,10 +44,10 @@ def scan_forward():
     half, wide, number = "*bf16", "*fp32", "i32"
     types = {name: half for name in ("x", "dt", "z", "y")}
     types |= dict.fromkeys(("a_matrix", "bc", "skip_weight", "dt_bias", "initial"), wide)
-    types |= dict.fromkeys(("final", "saved"), wide)
+    types |= {"final": wide, "saved": half}
     types |= dict.fromkeys(("n_tokens", "n_saved", "x_text", "dt_text", "z_text"), number)
     constants = {"X_ROW": 1536, "DT_ROW": 1536, "Z_ROW": 3072, "CHANNELS": 1536, "N": 16}
-    return kernel, types, constants | {"BD": 32, "SAVE": 8, "INITIAL": True, "KEEP": True}, None
+    return kernel, types, constants | {"BD": 32, "SAVE": 8, "INITIAL": True, "KEEP": True}, 80
 
 
 def scan_backward():
@@ -56,7 +57,8 @@ def scan_backward():
     tile = TILES[16]
     half, wide = "*bf16", "*fp32"
     types = dict.fromkeys(("x", "dt", "z", "dy", "dx", "ddt", "dz"), half)
-    types |= dict.fromkeys(("a_matrix", "bc", "skip_weight", "dt_bias", "initial", "saved"), wide)
+    types |= dict.fromkeys(("a_matrix", "bc", "skip_weight", "dt_bias", "initial"), wide)
+    types["saved"] = half
     types |= dict.fromkeys(("dfinal", "dinitial"), None)
     types |= dict.fromkeys(("dbc", "da_matrix", "dskip", "dbias"), wide)
     types |= dict.fromkeys(("batch", "texts", "n_tokens", "padded", "n_saved"), "i32")
@@ -64,7 +66,7 @@ def scan_backward():
     constants = {"X_ROW": 1536, "DT_ROW": 1536, "Z_ROW": 3072, "DY_ROW": 1536, "CHANNELS": 1536}
     constants |= {"N": 16, "NL": tile.state_lanes, "DL": tile.channel_lanes, "DR": tile.channels}
     constants |= {"HISTORY": tile.history, "SAVE": tile.save, "INITIAL": True}
-    return kernel, types, constants | {"FINAL": False, "INITIAL_GRADIENT": False}, tile.registers
+    return kernel, types, constants | {"FINAL": False, "INITIAL_GRADIENT": False}, None
 
 
 def convolution(name, more_types, more_constants):
@@ -73,20 +75,19 @@ def convolution(name, more_types, more_constants):
     types = dict.fromkeys(("x", "window", "y", "dy", "dx"), "*bf16")
     types |= dict.fromkeys(("weight", "bias", "dweights"), "*fp32")
     types |= dict.fromkeys(("n_tokens", "x_text"), "i32") | more_types
-    constants = {"X_ROW": 3072, "CHANNELS": 1536, "WIDTH": 4, "STRETCH": 64, "UNROLLED": 8}
+    constants = {"X_ROW": 3072, "CHANNELS": 1536, "WIDTH": 4, "STRETCH": 64}
     constants |= {"BIAS": True, "WINDOW": True} | more_constants
     return getattr(conv_kernels, name), types, constants, None
 
 
 def conv_forward():
-    return convolution("conv_forward_kernel", {}, {"BD": 256})
+    return convolution("conv_forward_kernel", {}, {"BD": 128, "UNROLLED": 8})
 
 
 def conv_backward():
     types = dict.fromkeys(("batch", "texts", "dy_text"), "i32") | {"dwindow": None}
-    return convolution(
-        "conv_backward_kernel", types, {"BD": 128, "DY_ROW": 1536, "WINDOW_GRADIENT": False}
-    )
+    constants = {"BD": 128, "UNROLLED": 4, "DY_ROW": 1536, "WINDOW_GRADIENT": False}
+    return convolution("conv_backward_kernel", types, constants)
 
 
 @needs_triton

@@ -90,7 +90,8 @@ def scan_forward_kernel(
             tl.store(row, out.to(y.dtype.element_ty), mask=inside)
         if KEEP:
             if chunk < n_saved:
-                tl.store(saved + (text * n_saved + chunk) * (CHANNELS * N) + dn, h, mask=inside)
+                place = saved + (text * n_saved + chunk) * (CHANNELS * N) + dn
+                tl.store(place, h.to(saved.dtype.element_ty), mask=inside)
     for t in range(full * SAVE, n_tokens):
         x_t = tl.load(x + t * X_ROW + d, mask=inside, other=0.0)
         dt_t = tl.load(dt + t * DT_ROW + d, mask=inside, other=0.0)
@@ -218,7 +219,7 @@ def scan_backward_kernel(
             number = part // (SAVE // HISTORY)
             if number > 0:
                 state = saved + (text * n_saved + (number - 1)) * (CHANNELS * N)
-                h = tl.load(state + dn, mask=inside, other=0.0)
+                h = tl.load(state + dn, mask=inside, other=0.0).to(tl.float32)
             else:
                 if INITIAL:
                     h = tl.load(initial + text * (CHANNELS * N) + dn, mask=inside, other=0.0)

@@ -28,8 +28,8 @@ class ConvTile(NamedTuple):
     unrolled: int  # tokens loaded before the first is used
 
 
-FORWARD_TILE = ConvTile(256, 64, 8)
-BACKWARD_TILE = ConvTile(128, 64, 8)
+FORWARD_TILE = ConvTile(128, 64, 8)
+BACKWARD_TILE = ConvTile(128, 64, 4)
 
 
 def _fitting(tile: ConvTile, batch: int, n_tokens: int, channels: int) -> ConvTile:
@@ -83,11 +83,10 @@ def conv_forward(
     weight: Tensor,
     bias: Tensor | None,
     initial_window: Tensor | None,
-    tile: ConvTile | None = None,
 ) -> Tensor:
     """Return silu(convolution), (B, T, D), contiguous, in the dtype of x."""
     batch, n_tokens, channels = x.shape
-    tile = tile or _fitting(FORWARD_TILE, *x.shape)
+    tile = _fitting(FORWARD_TILE, *x.shape)
     window = None if initial_window is None else initial_window.contiguous()
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
     grid = (cdiv(channels, tile.channels), cdiv(n_tokens, tile.stretch), batch)
@@ -107,12 +106,11 @@ def conv_backward(
     initial_window: Tensor | None,
     dy: Tensor,
     window_gradient: bool = False,
-    tile: ConvTile | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Return the gradients of x, weight, bias and the initial window (None where not asked)."""
     (batch, n_tokens, channels), width = x.shape, weight.shape[1]
     window = None if initial_window is None else initial_window.contiguous()
-    tile = tile or _fitting(BACKWARD_TILE, *x.shape)
+    tile = _fitting(BACKWARD_TILE, *x.shape)
     blocks, stretches = cdiv(channels, tile.channels), cdiv(n_tokens, tile.stretch)
     texts = max(1, batch * blocks * stretches // MANY_PROGRAMS)
     groups = cdiv(batch, texts)

@@ -5,7 +5,8 @@ One program is one warp. It owns a block of channels of one text (or of several 
 walks through time with the state in registers.
 
 Forward: a lane owns one channel and all its states, so the sum over states needs no exchange.
-The state is saved every SAVE steps in float32.
+The state is saved every SAVE steps, in bfloat16 where the inputs are in half precision: the
+backward pass starts from each saved state anew, so nothing adds up.
 
 Backward: from a saved state the next HISTORY states are recomputed and kept in registers, then the
 steps are walked in reverse. The tile is (NL, DL, DR, NR): 32 lanes as NL groups of states times DL
@@ -39,7 +40,8 @@ __all__ = [
 ]
 
 FORWARD_CHANNELS = 32
-FORWARD_REGISTERS: int | None = None
+# by number of states, per thread; with more, too few warps hide the latency
+FORWARD_REGISTERS = {8: 80, 16: 80, 32: 128}
 # programs that fill the largest GPU several times over; beyond that, one program takes more texts
 MANY_PROGRAMS = 4096
 
@@ -52,13 +54,12 @@ class BackwardTile(NamedTuple):
     channels: int  # DR, per lane
     history: int  # steps whose states are kept in registers; a multiple of state_lanes
     save: int  # steps between two saved states; a multiple of history
-    registers: int | None  # limit per thread
 
 
 TILES = {
-    8: BackwardTile(2, 16, 4, 4, 8, None),
-    16: BackwardTile(4, 8, 4, 4, 8, None),
-    32: BackwardTile(4, 8, 2, 4, 8, None),
+    8: BackwardTile(2, 16, 4, 4, 8),
+    16: BackwardTile(4, 8, 4, 4, 8),
+    32: BackwardTile(4, 8, 2, 4, 8),
 }
 
 
@@ -164,23 +165,23 @@ def scan_forward(
     dt_bias: Tensor,
     initial_state: Tensor | None,
     save: bool,
-    every: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, the final state, and the states before steps SAVE, 2 SAVE, ... (B, S, D, N)."""
     (batch, n_tokens, channels), n_states = x.shape, A.shape[1]
-    every = every or TILES[n_states].save
-    limit = {} if FORWARD_REGISTERS is None else {"maxnreg": FORWARD_REGISTERS}
+    every = TILES[n_states].save
     n_saved = max(0, (n_tokens - 1) // every) if save else 0
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
     final_state = torch.empty(batch, channels, n_states, device=x.device, dtype=torch.float32)
-    saved = torch.empty(batch, n_saved, channels, n_states, device=x.device, dtype=torch.float32)
+    kept = torch.bfloat16 if x.dtype.itemsize == 2 else torch.float32
+    saved = torch.empty(batch, n_saved, channels, n_states, device=x.device, dtype=kept)
     grid = (cdiv(channels, FORWARD_CHANNELS), batch)
     scan_forward_kernel[grid](
         x, dt, A, bc, D, z, dt_bias, initial_state, y, final_state, saved,
         n_tokens, n_saved, x.stride(0), dt.stride(0), z.stride(0),
         X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1),
         CHANNELS=channels, N=n_states, BD=FORWARD_CHANNELS, SAVE=every,
-        INITIAL=initial_state is not None, KEEP=save, num_warps=1, **limit,
+        INITIAL=initial_state is not None, KEEP=save,
+        num_warps=1, maxnreg=FORWARD_REGISTERS[n_states],
     )  # fmt: skip
     return y, final_state, saved
 
@@ -198,11 +199,10 @@ def scan_backward(
     dy: Tensor,
     dfinal: Tensor | None,
     initial_gradient: bool = False,
-    tile: BackwardTile | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor], Tensor, Tensor, Tensor, Tensor | None]:
     """Return the gradients of x, dt, A, (B, C), D, z, dt_bias and the initial state (or None)."""
     (batch, n_tokens, channels), n_states = x.shape, A.shape[1]
-    tile = tile or TILES[n_states]
+    tile = TILES[n_states]
     blocks = cdiv(channels, tile.channel_lanes * tile.channels)
     texts = max(1, batch * blocks // MANY_PROGRAMS)
     groups = cdiv(batch, texts)
@@ -215,7 +215,6 @@ def scan_backward(
     dbc = buffer(batch, blocks, padded_tokens, 2 * n_states)
     dA, dD, dbias = buffer(groups, channels, n_states), *buffer(2, groups, channels)
     dinitial = buffer(batch, channels, n_states) if initial_gradient else None
-    limit = {} if tile.registers is None else {"maxnreg": tile.registers}
     scan_backward_kernel[(blocks, groups)](
         x, dt, A, bc, D, z, dt_bias, initial_state, saved, dy, dfinal,
         dx, ddt, dz, dbc, dA, dD, dbias, dinitial,
@@ -225,7 +224,7 @@ def scan_backward(
         CHANNELS=channels, N=n_states, NL=tile.state_lanes, DL=tile.channel_lanes,
         DR=tile.channels, HISTORY=tile.history, SAVE=tile.save,
         INITIAL=initial_state is not None, FINAL=dfinal is not None,
-        INITIAL_GRADIENT=initial_gradient, num_warps=1, **limit,
+        INITIAL_GRADIENT=initial_gradient, num_warps=1,
     )  # fmt: skip
     dB_dC = _sum_blocks(dbc, n_tokens)
     return dx, ddt, dA.sum(0), dB_dC, dD.sum(0), dz, dbias.sum(0), dinitial
