@@ -151,6 +151,7 @@ def by_perplexity(table: pd.DataFrame, correlations: pd.DataFrame, *, title: str
         correlations: rows of `correlations` of the same source.
         title: of the figure.
     """
+    table = table[table["omission_count"].notna()]
     lengths = pick(table["length"].unique())
     if not lengths:
         return None

@@ -370,7 +370,7 @@ PLANS = (
         "controls_by_layer",
         "Controls by layer",
         "How many more bits per token the probe needs when one layer's state comes from another "
-        "document or is the mean over training texts.",
+        "document (other) or is the mean over all texts of the length (mean).",
         _simple("controls", curves.controls_by_layer),
     ),
     _Plan(
