@@ -477,8 +477,8 @@ def test_unknown_device_is_refused(config, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("lengths", (4, 4), "expected positive and different numbers"),
-        ("lengths", (0,), "expected positive and different numbers"),
+        ("lengths", (4, 4), "expected different positive numbers, or 0 for whole texts"),
+        ("lengths", (-1,), "expected different positive numbers, or 0 for whole texts"),
         ("lengths", (), "at least one source and one length"),
         ("data", (), "at least one source and one length"),
         ("max_chunks", 0, "max_chunks is 0"),

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,8 @@ class Chunk:
     """`length` consecutive tokens of one document.
 
     Attributes:
-        chunk_id: "source/doc_id/length/number within the document".
+        chunk_id: "source/doc_id/length/number within the document"; of a whole text
+            "source/doc_id/whole/0".
         text: the decoded tokens.
     """
 
@@ -148,6 +149,13 @@ def cut_chunk(
         token_ids=token_ids,
         words=_chunk_words(tokenized, start, start + length),
     )
+
+
+def whole_text(tokenized: TokenizedDocument, tokenizer: PreTrainedTokenizerFast) -> Chunk:
+    """Return a whole document as one chunk."""
+    document = tokenized.document
+    chunk = cut_chunk(tokenized, tokenizer, len(tokenized.token_ids), 0)
+    return replace(chunk, chunk_id=f"{document.source}/{document.doc_id}/whole/0")
 
 
 def _chunk_words(tokenized: TokenizedDocument, start: int, end: int) -> tuple[ChunkWord, ...]:

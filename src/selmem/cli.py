@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_measure(commands)
     _add_report(commands)
     _add_count(commands)
+    _add_overlap(commands)
     _add_publish(commands)
     _add_verify(commands)
     return parser
@@ -158,7 +159,12 @@ def _add_measure(commands: Any) -> None:
         "[NAME=]hub:DATASET[:CONFIG[:SPLIT]]",
     )
     command.add_argument(
-        "--lengths", required=True, nargs="+", type=int, metavar="T", help="tokens"
+        "--lengths",
+        required=True,
+        nargs="+",
+        type=_length,
+        metavar="T",
+        help="tokens per chunk; `whole` measures each document that is not too long as one chunk",
     )
     command.add_argument("--out", required=True, type=Path, help="folder for the tables")
     command.add_argument("--controls", action="store_true", help="also with exchanged state parts")
@@ -173,10 +179,32 @@ def _add_measure(commands: Any) -> None:
         help="how to find the words of untagged text (default: spacy)",
     )
     command.add_argument("--frequencies", type=Path, help="counts from `selmem count`, or .npy")
+    command.add_argument(
+        "--overlap",
+        type=Path,
+        help="from `selmem overlap`; documents above --max-overlap are left out",
+    )
+    command.add_argument(
+        "--max-overlap",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of a document's 13-grams that may stand in the training corpus (default: 0.1)",
+    )
     command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     command.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=_measure, takes_fields=False)
+
+
+def _length(text: str) -> int:
+    from selmem.tables import WHOLE_TEXT
+
+    if text == "whole":
+        return WHOLE_TEXT
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor `whole`")
+    return int(text)
 
 
 def _measure(arguments: argparse.Namespace) -> None:
@@ -196,6 +224,8 @@ def _measure(arguments: argparse.Namespace) -> None:
         batch_tokens=arguments.batch_tokens,
         annotate=arguments.annotate,
         frequencies=arguments.frequencies,
+        overlap=arguments.overlap,
+        max_overlap=arguments.max_overlap,
         device=arguments.device,
         dtype=arguments.dtype,
         seed=arguments.seed,
@@ -228,6 +258,22 @@ def _count(arguments: argparse.Namespace) -> None:
     from selmem.frequency import count
 
     print(count(arguments.data, arguments.tokenizer, arguments.out))
+
+
+def _add_overlap(commands: Any) -> None:
+    command = commands.add_parser(
+        "overlap", help="how much of each document stands in a training corpus, by word 13-grams"
+    )
+    command.add_argument("--data", required=True, nargs="+", metavar="SRC", help="to be measured")
+    command.add_argument("--corpus", required=True, nargs="+", metavar="SRC", help="trained on")
+    command.add_argument("--out", required=True, type=Path, help="Parquet file")
+    command.set_defaults(run=_overlap, takes_fields=False)
+
+
+def _overlap(arguments: argparse.Namespace) -> None:
+    from selmem.overlap import store_overlap
+
+    print(store_overlap(arguments.data, arguments.corpus, arguments.out))
 
 
 def _add_publish(commands: Any) -> None:

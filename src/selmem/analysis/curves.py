@@ -8,8 +8,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from selmem.analysis.groups import Ratio, each_group, ratio_table
-from selmem.analysis.measurements import CONV_TOKENS, WHOLE_TEXT, Measurement
+from selmem.analysis.measurements import CONV_TOKENS, Measurement
 from selmem.resampling import Resampling
+from selmem.tables import WHOLE_TEXT
 
 POSITION_BINS = 16
 PERPLEXITY_STEP, PERPLEXITY_MAX = 5, 100  # bins of the source paper; the last one is open

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from selmem.analysis.measurements import CONTROL_PREFIX, WHOLE_TEXT, Measurement
+from selmem.analysis.measurements import CONTROL_PREFIX, Measurement
 from selmem.errors import InputError
-from selmem.tables import read_table
+from selmem.tables import WHOLE_TEXT, read_table
 
 _WORD_TEXT = ("chunk_id", "word", "pos", "entity", "kind")
 _WORD_COLUMNS = (

@@ -10,7 +10,6 @@ import pyarrow as pa
 CONTROL_PREFIX = "probe_bits_"
 POOLED = "all sources"
 CONV_TOKENS = 4  # last positions that the convolution state holds almost verbatim
-WHOLE_TEXT = 0  # stands for the length of chunks that are a whole text, whatever their tokens
 
 
 @dataclass(frozen=True)

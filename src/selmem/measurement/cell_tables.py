@@ -45,7 +45,7 @@ def cell_tables(
     """Return the tables chunks, reconstructions, tokens and words of one cell.
 
     Args:
-        cell: n chunks of T tokens.
+        cell: n chunks.
         arrays: of `scoring.score_batch`, for all chunks of the cell.
         tokenizer: of the ids.
         naming: names in the tables.
@@ -53,8 +53,11 @@ def cell_tables(
         seed: of the draws behind the chance rate.
     """
     written = [until_eos(row, tokenizer.eos_token_id) for row in arrays["reconstruction"].tolist()]
-    argmax = arrays["argmax"][:, : cell.length].astype(np.int32)
-    matched = match_chunks(cell.chunks, written, list(argmax), tokenizer, seed=seed)
+    argmax = [
+        row[: chunk.length].astype(np.int32)
+        for row, chunk in zip(arrays["argmax"], cell.chunks, strict=True)
+    ]
+    matched = match_chunks(cell.chunks, written, argmax, tokenizer, seed=seed)
     return {
         "chunks": _chunks(cell, matched),
         "reconstructions": _reconstructions(cell, arrays, matched, written, naming),
@@ -85,7 +88,7 @@ def _reconstructions(
     written: Sequence[list[int]],
     naming: Naming,
 ) -> pa.Table:
-    sums = {name: _text_bits(arrays, name, cell.length) for name in ("probe", "null", "base")}
+    sums = {name: _text_bits(cell, arrays, name) for name in ("probe", "null", "base")}
     recovered = None if sums["null"] is None else sums["null"] - sums["probe"]
     n_chunks = len(cell.chunks)
     return pa.table(
@@ -93,7 +96,7 @@ def _reconstructions(
             "chunk_id": [chunk.chunk_id for chunk in cell.chunks],
             "encoder": [naming.encoder] * n_chunks,
             "probe": [naming.probe] * n_chunks,
-            "length": [cell.length] * n_chunks,
+            "length": cell.n_tokens,
             "reference": [chunk.text for chunk in cell.chunks],
             "text": [match.text for match in matched],
             "token_ids": written,
@@ -103,10 +106,10 @@ def _reconstructions(
                 tuple(ids) == chunk.token_ids
                 for ids, chunk in zip(written, cell.chunks, strict=True)
             ],
-            "encoder_perplexity": _floats(2 ** (sums["base"] / cell.length)),
+            "encoder_perplexity": _floats(2 ** (sums["base"] / cell.n_tokens)),
             "null_bits": _floats(sums["null"], n_chunks),
             "recovered_bits": _floats(recovered, n_chunks),
-            "eos_bits": _floats(arrays["probe_bits"][:, cell.length]),
+            "eos_bits": _floats(arrays["probe_bits"][np.arange(n_chunks), cell.n_tokens]),
         },
         schema=RECONSTRUCTIONS,
     )
@@ -133,15 +136,18 @@ def _tokens(
     tokenizer: PreTrainedTokenizerFast,
     naming: Naming,
 ) -> pa.Table:
-    n_chunks, length = len(cell.chunks), cell.length
-    size = n_chunks * length
-    flat = {name: values[:, :length].reshape(-1) for name, values in arrays.items()}
+    size = int(cell.n_tokens.sum())
+    flat = {
+        name: values[_inside(cell, values)]
+        for name, values in arrays.items()
+        if name != "reconstruction"
+    }
     null_bits: Any = flat.get("null_bits")
     controls = [f"probe_bits_{name}" for name in naming.controls]
     schema = pa.schema([*TOKENS, *((name, pa.float32()) for name in controls)])
     columns = {
-        "chunk_id": [chunk.chunk_id for chunk in cell.chunks for _ in range(length)],
-        "position": np.tile(np.arange(length, dtype=np.int32), n_chunks),
+        "chunk_id": [chunk.chunk_id for chunk in cell.chunks for _ in range(chunk.length)],
+        "position": np.concatenate([np.arange(n, dtype=np.int32) for n in cell.n_tokens]),
         "token_id": np.concatenate([chunk.token_ids for chunk in cell.chunks]).astype(np.int32),
         "token": [t for chunk in cell.chunks for t in token_texts(tokenizer, chunk.token_ids)],
         "word_index": np.concatenate([_word_of_token(chunk) for chunk in cell.chunks]),
@@ -214,10 +220,17 @@ def _frequency_columns(
     return dict(zip(names, ([known[word.text] for _, word in words], rarest), strict=True))
 
 
-def _text_bits(arrays: Arrays, name: str, length: int) -> Any:
+def _inside(cell: Cell, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return where values (n, T or more) belong to the text: not EOS, and no filling."""
+    return np.arange(values.shape[1]) < cell.n_tokens[:, None]
+
+
+def _text_bits(cell: Cell, arrays: Arrays, name: str) -> Any:
     """Return each chunk's bits without EOS as float64; None where they were not measured."""
     values = arrays.get(f"{name}_bits")
-    return None if values is None else values[:, :length].sum(1, dtype=np.float64)
+    if values is None:
+        return None
+    return values.sum(1, dtype=np.float64, where=_inside(cell, values))
 
 
 def _word_bits(cell: Cell, arrays: Arrays, name: str) -> Any:

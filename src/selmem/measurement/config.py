@@ -7,6 +7,7 @@ from typing import Any
 from selmem.corpora import parse_source
 from selmem.errors import InputError
 from selmem.measurement.models import DTYPES, model_name, probe_names
+from selmem.tables import WHOLE_TEXT
 
 ANNOTATORS = ("spacy", "none")
 
@@ -21,9 +22,10 @@ class MeasureConfig:
         null_probe: Hub id or folder; without it there are no recovered bits.
         probes: further probes, `[NAME=]ID_OR_PATH`, each a column of bits.
         data: sources, as `corpora.read_documents` takes them.
-        lengths: tokens per chunk.
+        lengths: tokens per chunk; `tables.WHOLE_TEXT` for whole documents, of those that have at
+            most as many tokens as the probes were trained for.
         out: folder for the tables.
-        controls: also with parts of the state exchanged.
+        controls: also with parts of the state exchanged; not for whole texts, whose lengths differ.
         max_chunks: most chunks of a source and length.
         batch_tokens: tokens per batch.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
@@ -31,6 +33,8 @@ class MeasureConfig:
         seed: of the sample of chunks, the donors of states, and the draws behind chance.
         annotate: how to find words where a source has none: "spacy" or "none" (no tags).
         frequencies: file of `selmem count`, or .npy with token counts.
+        overlap: file of `selmem overlap`; documents above `max_overlap` are left out.
+        max_overlap: largest share of a document's 13-grams that may stand in the training corpus.
     """
 
     encoder: str
@@ -48,6 +52,8 @@ class MeasureConfig:
     seed: int = 0
     annotate: str = "spacy"
     frequencies: Path | None = None
+    overlap: Path | None = None
+    max_overlap: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuse values that no measurement can use.
@@ -57,11 +63,16 @@ class MeasureConfig:
         """
         if not self.data or not self.lengths:
             raise InputError("give at least one source and one length")
-        if min(self.lengths) < 1 or len(set(self.lengths)) < len(self.lengths):
-            raise InputError(f"lengths are {self.lengths}, expected positive and different numbers")
+        if min(self.lengths) < WHOLE_TEXT or len(set(self.lengths)) < len(self.lengths):
+            raise InputError(
+                f"lengths are {self.lengths}, expected different positive numbers, or 0 for whole "
+                "texts"
+            )
         for name, value in (("max_chunks", self.max_chunks), ("batch_tokens", self.batch_tokens)):
             if value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
+        if not 0 <= self.max_overlap <= 1:
+            raise InputError(f"max_overlap is {self.max_overlap}, expected a share from 0 to 1")
         for name, choice, known in (
             ("annotate", self.annotate, ANNOTATORS),
             ("dtype", self.dtype, tuple(DTYPES)),
@@ -71,7 +82,7 @@ class MeasureConfig:
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the numbers, JSON-able; models and files by name, not by place."""
-        null_probe, frequencies = self.null_probe, self.frequencies
+        null_probe, frequencies, overlap = self.null_probe, self.frequencies, self.overlap
         return {
             "encoder": model_name(self.encoder),
             "probe": model_name(self.probe),
@@ -85,6 +96,8 @@ class MeasureConfig:
             "seed": self.seed,
             "annotate": self.annotate,
             "frequencies": None if frequencies is None else frequencies.name,
+            "overlap": None if overlap is None else overlap.name,
+            "max_overlap": None if overlap is None else self.max_overlap,
         }
 
 

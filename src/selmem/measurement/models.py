@@ -133,8 +133,12 @@ def load_models(
     return models, tokenizer
 
 
-def require_lengths(models: Models, lengths: Sequence[int]) -> None:
-    """Raise an InputError if a length is above what one of the probes was trained for."""
+def require_lengths(models: Models, lengths: Sequence[int]) -> int:
+    """Return the longest text, in tokens, that all probes were trained for.
+
+    Raises:
+        InputError: a length is above it.
+    """
     probes = [models.probe, *models.others.values()]
     probes += [models.null_probe] if models.null_probe is not None else []
     for probe in probes:
@@ -143,6 +147,7 @@ def require_lengths(models: Models, lengths: Sequence[int]) -> None:
                 f"length {max(lengths)} is above the {probe.config.max_chunk_tokens} tokens that "
                 f"{model_name(probe.name_or_path)} was trained for; choose shorter lengths"
             )
+    return min(probe.config.max_chunk_tokens for probe in probes)
 
 
 def _require_encoder(name: str, probe: MambaProbe, encoder: str, loaded: MambaEncoder) -> None:

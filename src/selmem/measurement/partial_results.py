@@ -1,10 +1,11 @@
 """What an unfinished measurement has done so far: one file for each batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from selmem.measurement.cells import Cell
@@ -34,15 +35,16 @@ class PartialResults:
         _write(self._batch(cell, start), arrays)
 
     def read_cell(self, number: int, cell: Cell, batch_tokens: int) -> Arrays:
-        """Return the results of all batches of a cell, joined in the order of its chunks."""
+        """Return the results of all batches of a cell, joined in the order of its chunks.
+
+        Rows are filled up to the longest; reconstructions with EOS, the others with zeros.
+        """
         batches = [_read(self._batch(number, rows.start)) for rows in cell.batches(batch_tokens)]
-        widest = max(arrays["reconstruction"].shape[1] for arrays in batches)
-        for arrays in batches:
-            written = arrays["reconstruction"]
-            arrays["reconstruction"] = np.pad(
-                written, ((0, 0), (0, widest - written.shape[1])), constant_values=self.pad_id
-            )
-        return {name: np.concatenate([arrays[name] for arrays in batches]) for name in batches[0]}
+        fill = {"reconstruction": self.pad_id}
+        return {
+            name: _stacked([arrays[name] for arrays in batches], fill.get(name, 0))
+            for name in batches[0]
+        }
 
     def has_sum(self, length: int, part: str) -> bool:
         """Return whether the states of this part of the chunks of one length are summed."""
@@ -72,6 +74,14 @@ class PartialResults:
 
     def _sum(self, length: int, part: str) -> Path:
         return self.folder / f"states{length}_{part}.npz"
+
+
+def _stacked(arrays: Sequence[npt.NDArray[Any]], fill: int) -> npt.NDArray[Any]:
+    widest = max(array.shape[1] for array in arrays)
+    padding = [((0, 0), (0, widest - array.shape[1])) for array in arrays]
+    return np.concatenate(
+        [np.pad(a, pad, constant_values=fill) for a, pad in zip(arrays, padding, strict=True)]
+    )
 
 
 def _write(path: Path, arrays: Mapping[str, Any]) -> None:

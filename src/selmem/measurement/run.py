@@ -18,11 +18,13 @@ from transformers import PreTrainedTokenizerFast
 from selmem.corpora import parse_source
 from selmem.encoder import fingerprint
 from selmem.errors import InputError
-from selmem.measurement.cells import Cell, read_cells
+from selmem.measurement.cells import Cell
 from selmem.measurement.config import MeasureConfig
 from selmem.measurement.models import find_processes, load_models, probe_names, require_lengths
 from selmem.measurement.scoring import Models
+from selmem.measurement.selection import select_chunks
 from selmem.measurement.work import PARTIAL, MeasurementWork
+from selmem.overlap import read_overlap
 from selmem.tables import config_hash, write_text
 from selmem.tokenization import tokenizer_hash
 
@@ -49,28 +51,24 @@ def measure(config: MeasureConfig) -> Path:
         device=processes.device,
         dtype=config.dtype,
     )
-    require_lengths(models, config.lengths)
+    max_tokens = require_lengths(models, config.lengths)
     identity = _identity(config, models, tokenizer)
     if _is_finished(config.out, identity):
         logger.info("%s is already measured with this configuration", config.out)
         return config.out
-    cells, too_short = read_cells(
+    selection = select_chunks(
         config.data,
         config.lengths,
         tokenizer,
         max_chunks=config.max_chunks,
+        max_tokens=max_tokens,
         # words are of no use to processes that make no tables
         annotator=config.annotate if processes.rank == 0 else "none",
         seed=config.seed,
+        overlaps=None if config.overlap is None else read_overlap(config.overlap),
+        max_overlap=config.max_overlap,
     )
-    for cell in cells:
-        if cell.n_documents < 2:
-            logger.warning(
-                "%s, %d tokens: all chunks are of one document, so there is no chance rate",
-                cell.source,
-                cell.length,
-            )
-    work = MeasurementWork(config, models, tokenizer, cells, processes)
+    work = MeasurementWork(config, models, tokenizer, selection.cells, processes)
     if processes.rank == 0:
         write_text(config.out / PARTIAL / CONFIG, json.dumps(identity, indent=2))
     work.run_models()
@@ -81,8 +79,10 @@ def measure(config: MeasureConfig) -> Path:
             "config": identity,
             "config_hash": config_hash(identity),
             "versions": _versions(),
-            "cells": [_summary(cell) for cell in cells],
-            "too_short": [{"source": name, "length": length} for name, length in too_short],
+            "cells": [_summary(cell) for cell in selection.cells],
+            "too_short": [{"source": name, "length": n} for name, n in selection.missing],
+            "n_overlapping": selection.n_overlapping,
+            "n_too_long": selection.n_too_long,
         }
         write_text(config.out / RUN, json.dumps(run, indent=2))
         shutil.rmtree(config.out / PARTIAL)
@@ -97,6 +97,7 @@ def _identity(
     sources = [parse_source(source) for source in config.data]
     files = {source.name: Path(source.address) for source in sources if not source.is_hub}
     files |= {"frequencies": config.frequencies} if config.frequencies else {}
+    files |= {"overlap": config.overlap} if config.overlap else {}
     return {
         **config.identity(),
         "encoder_fingerprint": models.encoder.fingerprint,

@@ -22,7 +22,7 @@ from selmem.measurement.partial_results import PartialResults
 from selmem.measurement.scoring import Models, score_batch, sum_states
 from selmem.omission_rate.chance import derangements
 from selmem.probe import MambaState
-from selmem.tables import config_hash, write_table
+from selmem.tables import WHOLE_TEXT, config_hash, write_table
 
 PARTIAL = ".partial"  # folder of an unfinished measurement, inside its output
 TABLES = ("chunks", "reconstructions", "tokens", "words")
@@ -56,7 +56,8 @@ class MeasurementWork:
         self.partial = PartialResults(folder, pad_id=tokenizer.eos_token_id)
         self.donors = [
             derangements([chunk.doc_id for chunk in cell.chunks], draws=1, seed=config.seed)
-            if config.controls
+            # a whole text has no donor of its length
+            if config.controls and cell.length != WHOLE_TEXT
             else None
             for cell in cells
         ]
@@ -108,6 +109,7 @@ class MeasurementWork:
         """Return for every length the mean state over all its chunks, of all sources."""
         rank, world = self.processes.rank, self.processes.world
         lengths = list(dict.fromkeys(cell.length for cell in self.cells))
+        lengths = [length for length in lengths if length != WHOLE_TEXT]
         for length in lengths:
             if not self.partial.has_sum(length, f"{rank}of{world}"):
                 total, n_chunks = self._sum_states(length)
