@@ -276,9 +276,9 @@ def test_single_convolutions_equal_one_convolution(update):
 
 @pytest.fixture
 def fresh_choice():
-    ops._operations.cache_clear()
+    ops._chosen.cache_clear()
     yield
-    ops._operations.cache_clear()
+    ops._chosen.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh_choice")

@@ -90,8 +90,44 @@ def conv_backward():
     return convolution("conv_backward_kernel", types, constants)
 
 
+def norm_forward():
+    from selmem.probe.norm_kernels import add_norm_forward_kernel as kernel
+
+    types = dict.fromkeys(("mixed", "normed"), "*bf16")
+    types |= dict.fromkeys(("residual", "weight", "total", "scale"), "*fp32") | {"eps": "fp32"}
+    return kernel, types, {"HIDDEN": 768, "BLOCK": 1024, "num_warps": 4}, None
+
+
+def norm_backward():
+    from selmem.probe.norm_kernels import add_norm_backward_kernel as kernel
+
+    types = dict.fromkeys(("dnormed", "dmixed"), "*bf16")
+    wide = ("dtotal", "total", "weight", "scale", "dresidual", "dweight")
+    types |= dict.fromkeys(wide, "*fp32") | dict.fromkeys(("n_rows", "rows_each"), "i32")
+    return kernel, types, {"HIDDEN": 768, "BLOCK": 1024, "num_warps": 4}, None
+
+
+def cross_entropy():
+    from selmem.probe.cross_entropy_kernels import cross_entropy_kernel as kernel
+
+    types = {"logits": "*bf16", "labels": "*i64", "losses": "*fp32"}
+    constants = {"IGNORED": -100, "VOCABULARY": 50280, "BLOCK": 4096, "num_warps": 8}
+    return kernel, types, constants, None
+
+
+CASES_FOR_HOPPER = [
+    scan_forward,
+    scan_backward,
+    conv_forward,
+    conv_backward,
+    norm_forward,
+    norm_backward,
+    cross_entropy,
+]
+
+
 @needs_triton
-@pytest.mark.parametrize("case", [scan_forward, scan_backward, conv_forward, conv_backward])
+@pytest.mark.parametrize("case", CASES_FOR_HOPPER)
 def test_the_compiler_for_hopper_keeps_everything_in_registers(case, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -119,5 +155,7 @@ def compile_for_hopper(kernel, types, constants, registers):
         elif kind.startswith("*") or name.endswith("_text"):
             alignment[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=alignment)
-    options = {"num_warps": 1} | ({} if registers is None else {"maxnreg": registers})
+    options = {"num_warps": constants.get("num_warps", 1)}
+    if registers is not None:
+        options["maxnreg"] = registers
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from selmem.encoder import read_state
+from selmem.probe import MambaProbe, residual_norm, triton_cross_entropy, triton_norm, triton_scan
 from selmem.probe import selective_scan as reference
-from selmem.probe import triton_scan
 from selmem.probe.triton_runtime import INTERPRETED
+from small_models import small_encoder, token_ids
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 LENGTHS = (1, 3, 17) if INTERPRETED else (1, 3, 64, 255, 256, 1000)
@@ -52,9 +54,9 @@ def gradients(operation, inputs, dy, dfinal):
     return [y.detach(), final.detach(), *grads]
 
 
-def assert_agree(fast, slow, inputs):
+def assert_agree(fast, slow, inputs, limit=None):
     """Compare outputs and all gradients with a float64 loop, by relative norm."""
-    limit = LIMITS[inputs[0].dtype]
+    limit = limit or LIMITS[inputs[0].dtype]
     dy = torch.randn_like(inputs[0])
     dfinal = normal(*fast(*inputs)[1].shape)
     found = gradients(fast, inputs, dy, dfinal)
@@ -146,3 +148,84 @@ def test_one_token_advances_state_and_window_in_place():
     expected = reference.conv_update_ref(wide, x[:, 0].double(), weight.double(), bias.double())
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(window.double(), wide)
+
+
+@pytest.mark.parametrize("hidden", [7, 300])
+@pytest.mark.parametrize("stream", LIMITS)
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_norm_of_a_sum_equals_float64_with_all_gradients(dtype, stream, hidden):
+    inputs = (normal(2, 5, hidden, dtype=dtype), normal(2, 5, hidden, dtype=stream), normal(hidden))
+
+    def fast(*parts):
+        return triton_norm.add_norm(*parts, 1e-5, dtype)
+
+    def slow(*parts):
+        return residual_norm.add_norm_ref(*parts, 1e-5, torch.float64)
+
+    assert_agree(fast, slow, inputs, limit=max(LIMITS[dtype], LIMITS[stream]))
+
+
+@pytest.mark.parametrize("unused", ["normed", "sum"])
+def test_norm_of_a_sum_takes_a_gradient_for_one_of_its_outputs(unused):
+    inputs = (normal(30, 9), normal(30, 9), normal(9))
+    grads = []
+    for operation in (triton_norm.add_norm, residual_norm.add_norm_ref):
+        leaves = [value.detach().requires_grad_() for value in inputs]
+        normed, total = operation(*leaves, 1e-5, torch.float32)
+        kept = total if unused == "normed" else normed
+        kept.square().sum().backward()
+        grads.append([torch.zeros_like(p) if p.grad is None else p.grad for p in leaves])
+    for fast, slow in zip(*grads, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
+
+
+def test_weight_gradients_of_programs_with_many_rows_add_up(monkeypatch):
+    monkeypatch.setattr(triton_norm, "PROGRAMS", 3)
+    inputs = (normal(2, 10, 40), normal(2, 10, 40), normal(40))
+    fast, slow = (
+        lambda *parts, operation=operation: operation(*parts, 1e-5, parts[0].dtype)
+        for operation in (triton_norm.add_norm, residual_norm.add_norm_ref)
+    )
+    assert_agree(fast, slow, inputs)
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("vocabulary", [3, 200, 4100])
+def test_cross_entropy_and_its_gradient_equal_float64(vocabulary, dtype):
+    logits = (5 * normal(6, vocabulary)).to(dtype)
+    labels = torch.randint(0, vocabulary, (6,), device=DEVICE)
+    labels[2] = -100
+    wide = logits.double().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(wide, labels, reduction="none")
+    expected.sum().backward()
+    losses = triton_cross_entropy.cross_entropy_(logits, labels, -100)
+    limit = {"rtol": LIMITS[dtype], "atol": LIMITS[dtype] / 10}
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits.double(), wide.grad, **limit)
+    assert not logits[2].any()
+
+
+def test_cross_entropy_of_extreme_logits_is_finite():
+    logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]], device=DEVICE)
+    losses = triton_cross_entropy.cross_entropy_(logits, torch.tensor([1, 2], device=DEVICE), -100)
+    torch.testing.assert_close(losses, torch.tensor([2e4, 1.0986123], device=DEVICE))
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
+def test_a_probe_learns_the_same_as_with_plain_operations(autocast, monkeypatch):
+    encoder = small_encoder().to(DEVICE)
+    probe = MambaProbe.from_encoder(encoder).to(DEVICE).train()
+    text = token_ids(2, 6).to(DEVICE)
+    results = []
+    for implementation in ("torch", "triton"):
+        monkeypatch.setenv("SELMEM_SCAN", implementation)
+        probe.zero_grad()
+        state = read_state(encoder, text)
+        input_ids, labels = probe.teacher_forcing(text)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
+            loss = probe(input_ids, state=state, labels=labels).loss
+        loss.backward()
+        results.append([loss.detach(), *(p.grad.clone() for p in probe.parameters())])
+    for plain, fast in zip(*results, strict=True):
+        error = float((plain - fast).norm() / plain.norm())
+        assert error < (0.08 if autocast else 1e-4), error

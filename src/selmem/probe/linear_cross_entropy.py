@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .selective_scan import implementation
+
 IGNORED = -100
-# a chunk of float32 logits: 64 M values, 256 MB
-CHUNK_VALUES = 2**26
+# of logits at a time: 64 M float32 values and as many copies as plain operations make of them
+CHUNK_BYTES = 2**28
+# where they are overwritten with their gradient, there are no copies
+CHUNK_BYTES_IN_PLACE = 2**29
 
 
 def linear_cross_entropy(
@@ -34,7 +38,8 @@ def linear_cross_entropy(
     """
     flat = hidden.flatten(0, -2)
     dtype = _product_dtype(flat, weight)
-    chunk_tokens = chunk_tokens or _chunk_tokens(weight.shape[0])
+    if chunk_tokens is None:
+        chunk_tokens = _chunk_tokens(weight.shape[0], dtype, in_place=_in_place(flat.device, dtype))
     with torch.autocast(hidden.device.type, enabled=False):
         return _apply_linear_cross_entropy(flat, weight, labels.flatten(), chunk_tokens, dtype)
 
@@ -62,7 +67,7 @@ def forced_statistics(
     best = torch.zeros_like(targets)
     probability = torch.zeros_like(nll)
     with torch.autocast(hidden.device.type, enabled=False):
-        for rows in _chunks(len(targets), chunk_tokens or _chunk_tokens(weight.shape[0])):
+        for rows in _chunks(len(targets), chunk_tokens or _chunk_tokens(weight.shape[0], dtype)):
             logits = _wide(flat[rows] @ weight.t())
             top, best[rows] = logits.max(-1)
             normaliser = logits.logsumexp(-1)
@@ -91,8 +96,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=wide) if need_weight else None
         total = hidden.new_zeros((), dtype=wide)
+        loss_and_gradient = _loss_and_gradient
+        if _in_place(hidden.device, dtype):
+            loss_and_gradient = _loss_and_gradient_in_place
         for rows in _chunks(len(labels), chunk_tokens):
-            loss, grad_logits = _loss_and_gradient(hidden[rows] @ weight.t(), labels[rows])
+            loss, grad_logits = loss_and_gradient(hidden[rows] @ weight.t(), labels[rows])
             total += loss
             if grad_hidden is not None:
                 grad_hidden[rows] = grad_logits @ weight
@@ -123,6 +131,17 @@ def _loss_and_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return loss, grad.to(logits.dtype)
 
 
+def _loss_and_gradient_in_place(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Do the same on a GPU, in one pass that overwrites the logits."""
+    from .triton_cross_entropy import cross_entropy_
+
+    return cross_entropy_(logits, labels, IGNORED).sum(), logits
+
+
+def _in_place(device: torch.device, dtype: torch.dtype) -> bool:
+    return dtype != torch.float64 and implementation(None, device) == "triton"
+
+
 _apply_linear_cross_entropy: Callable[..., Tensor] = _LinearCrossEntropy.apply
 
 
@@ -135,8 +154,11 @@ def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _chunk_tokens(vocabulary: int) -> int:
-    return max(1, CHUNK_VALUES // vocabulary)
+def _chunk_tokens(vocabulary: int, dtype: torch.dtype, *, in_place: bool = False) -> int:
+    if not in_place:
+        return max(1, CHUNK_BYTES // (4 * vocabulary))
+    tokens = CHUNK_BYTES_IN_PLACE // (dtype.itemsize * vocabulary)
+    return max(1, tokens // 128 * 128 or tokens)  # whole tiles of matrix products
 
 
 def _chunks(n_tokens: int, chunk_tokens: int) -> Iterator[slice]:

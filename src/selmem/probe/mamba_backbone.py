@@ -17,11 +17,12 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .mamba_state import MambaState
+from .residual_norm import add_norm, rms_norm
 from .selective_scan import causal_conv, conv_update, selective_scan, selective_state_update
 
 
 class MambaRMSNorm(nn.Module):
-    """Root-mean-square norm with float32 statistics, in the dtype of its weight."""
+    """Root-mean-square norm with float32 statistics, in the dtype of the products that follow."""
 
     def __init__(self, hidden_size: int, eps: float) -> None:
         super().__init__()
@@ -30,9 +31,18 @@ class MambaRMSNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the normed hidden vectors (..., H)."""
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        weight = self.weight.to(wide)
-        return F.rms_norm(hidden.to(wide), weight.shape, weight, self.eps).to(self.weight.dtype)
+        return rms_norm(hidden, self.weight, self.eps).to(self._dtype())
+
+    def add(self, mixed: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the normed sum of a layer's output and the residual stream, and the sum."""
+        if residual is None:
+            return self(mixed), mixed
+        return add_norm(mixed, residual, self.weight, self.eps, self._dtype())
+
+    def _dtype(self) -> torch.dtype:
+        device = self.weight.device.type
+        autocast = torch.is_autocast_enabled(device)
+        return torch.get_autocast_dtype(device) if autocast else self.weight.dtype
 
 
 class StepWeights(NamedTuple):
@@ -126,7 +136,7 @@ class MambaMixer(nn.Module):
 
 
 class MambaBlock(GradientCheckpointingLayer):
-    """Norm, mixer and residual connection."""
+    """Residual connection of what came before, norm and mixer."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -136,22 +146,43 @@ class MambaBlock(GradientCheckpointingLayer):
 
     def forward(
         self,
-        hidden: Tensor,
+        mixed: Tensor,
+        residual: Tensor | None,
         window: Tensor | None,
         ssm: Tensor | None,
         mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return hidden (B, T, H), the final window (B, D, W) and the final state (B, D, N)."""
-        mixed, window, ssm = self.mixer(self.norm(hidden), window, ssm, mask)
-        return self._residual(hidden) + mixed, window, ssm
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Read a text.
 
-    def step(self, hidden: Tensor, window: Tensor, ssm: Tensor, weights: StepWeights) -> Tensor:
-        """Advance by one token in place; hidden and output are (B, H)."""
-        mixed = self.mixer.step(self.norm(hidden), window, ssm, weights)
-        return self._residual(hidden) + mixed
+        Args:
+            mixed: what the layer before put out, or the embeddings, (B, T, H).
+            residual: the stream to which `mixed` is yet to be added, (B, T, H); None at first.
+            window: before the text, (B, D, W).
+            ssm: before the text, (B, D, N).
+            mask: zero at padding, (B, T, 1).
 
-    def _residual(self, hidden: Tensor) -> Tensor:
-        return widen(hidden) if self.residual_in_fp32 else hidden
+        Returns:
+            the layer's output, the stream without it, the final window and the final state.
+        """
+        normed, residual = self._enter(mixed, residual)
+        mixed, window, ssm = self.mixer(normed, window, ssm, mask)
+        return mixed, residual, window, ssm
+
+    def step(
+        self,
+        mixed: Tensor,
+        residual: Tensor | None,
+        window: Tensor,
+        ssm: Tensor,
+        weights: StepWeights,
+    ) -> tuple[Tensor, Tensor]:
+        """Advance by one token in place; return output and stream (B, H) as `forward` does."""
+        normed, residual = self._enter(mixed, residual)
+        return self.mixer.step(normed, window, ssm, weights), residual
+
+    def _enter(self, mixed: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        normed, residual = self.norm.add(mixed, residual)
+        return normed, widen(residual) if self.residual_in_fp32 else residual
 
 
 class MambaBackbone(nn.Module):
@@ -197,12 +228,14 @@ class MambaBackbone(nn.Module):
         if mask is not None and initial_state is not None:
             raise ValueError("padding and an initial state exclude each other; use one length")
         windows, states = [], []
+        residual = None
         for index, layer in enumerate(self.layers):
             window, ssm = _layer_state(initial_state, index)
-            hidden, window, ssm = layer(hidden, window, ssm, mask)
+            hidden, residual, window, ssm = layer(hidden, residual, window, ssm, mask)
             windows.append(window)
             states.append(ssm)
-        return self.norm_f(hidden), MambaState(torch.stack(windows), torch.stack(states))
+        hidden, _ = self.norm_f.add(hidden, residual)
+        return hidden, MambaState(torch.stack(windows), torch.stack(states))
 
     def step(
         self,
@@ -220,11 +253,12 @@ class MambaBackbone(nn.Module):
         Returns:
             hidden vectors after the final norm, (B, H).
         """
-        hidden = self.embeddings(token_ids)
+        hidden, residual = self.embeddings(token_ids), None
         parts = zip(state.conv, state.ssm, weights or self.step_weights(), strict=True)
         for layer, (window, ssm, own) in zip(self.layers, parts, strict=True):
-            hidden = cast(MambaBlock, layer).step(hidden, window, ssm, own)
-        return self.norm_f(hidden)  # type: ignore[no-any-return]
+            hidden, residual = cast(MambaBlock, layer).step(hidden, residual, window, ssm, own)
+        hidden, _ = self.norm_f.add(hidden, residual)
+        return hidden
 
     def step_weights(self) -> list[StepWeights]:
         """Return what the steps of every layer need; it saves time when many steps follow."""

@@ -205,11 +205,16 @@ def operations(asked: str | None, device: torch.device) -> Operations:
         ValueError: for an unknown name.
         ImportError: when what was asked for is not installed or does not run here.
     """
-    return _operations(asked or os.environ.get("SELMEM_SCAN") or None, device.type)
+    return _load(implementation(asked, device))
+
+
+def implementation(asked: str | None, device: torch.device) -> str:
+    """Return the name of the implementation that `operations` returns; same arguments, errors."""
+    return _chosen(asked or os.environ.get("SELMEM_SCAN") or None, device.type)
 
 
 @functools.cache
-def _operations(asked: str | None, device_type: str) -> Operations:
+def _chosen(asked: str | None, device_type: str) -> str:
     if asked not in (None, *IMPLEMENTATIONS):
         raise ValueError(f"scan implementation {asked!r} is unknown; one of {IMPLEMENTATIONS}")
     missing = (asked == "triton" and not _triton_runs()) or (
@@ -222,7 +227,7 @@ def _operations(asked: str | None, device_type: str) -> Operations:
         )
     chosen = asked or ("triton" if device_type == "cuda" and _triton_runs() else "torch")
     logger.info("scan on %s: %s (%s)", device_type, chosen, "asked for" if asked else "automatic")
-    return _load(chosen)
+    return chosen
 
 
 def _triton_runs() -> bool:
@@ -233,6 +238,7 @@ def _triton_runs() -> bool:
     return available()
 
 
+@functools.cache
 def _load(chosen: str) -> Operations:
     if chosen == "triton":
         from .triton_scan import causal_conv, conv_update, selective_scan, selective_state_update
