@@ -74,22 +74,26 @@ def selective_state_update(
     wide = state.dtype
     delta = F.softplus(dt.to(wide) + dt_bias)
     rows = state.mT  # contiguous, if the caller laid the state out for it
-    with torch.autocast(x.device.type, enabled=False):
-        decay = (delta[:, None, :] * (A.mT * LOG2_E)).exp2_()
-        rows.mul_(decay).addcmul_(B.to(wide)[:, :, None], (delta * x)[:, None, :])
-        y = torch.bmm(C.to(wide)[:, None, :], rows).squeeze(1)
-    return ((y + D * x) * F.silu(z.to(wide))).to(x.dtype)
+    decay = (delta[:, None, :] * (A.mT * LOG2_E)).exp2_()
+    rows.mul_(decay).addcmul_(B.to(wide)[:, :, None], (delta * x)[:, None, :])
+    y = torch.empty_like(delta[:, None, :])
+    # with a place for the result, autocast lets the product be
+    torch.bmm(C.to(wide)[:, None, :], rows, out=y)
+    return (torch.addcmul(y[:, 0], x, D).mul_(F.silu(z.to(wide)))).to(x.dtype)
 
 
 def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Shift one input into `window` in place; see `selective_scan.conv_update`."""
-    rows, taps, last = window.mT, weight.mT.to(_wide(window)), window.shape[2] - 1
-    y = x * taps[last]
-    for tap in range(last):
-        rows[:, tap] = rows[:, tap + 1]
-        y.addcmul_(rows[:, tap].to(y.dtype), taps[tap])
-    rows[:, last] = x
-    return F.silu(y if bias is None else y + bias).to(x.dtype)
+    *older, newest = window.mT.unbind(1)  # contiguous, if the caller laid the window out for it
+    *taps, last_tap = weight.mT.to(_wide(window)).unbind(0)
+    y = x * last_tap
+    for row, later, tap in zip(older, [*older[1:], newest], taps, strict=True):
+        row.copy_(later)
+        y.addcmul_(row.to(y.dtype), tap)
+    newest.copy_(x)
+    if bias is not None:
+        y.add_(bias)
+    return F.silu(y).to(x.dtype)
 
 
 class _Kept(NamedTuple):
