@@ -332,6 +332,15 @@ def test_stock_models_give_the_same_state(stock, stock_folder):
     assert theirs.encoder_fingerprint == ours.encoder_fingerprint is not None
 
 
+def test_fingerprint_of_a_stock_model_follows_its_weights(stock):
+    ids = token_ids(1, 3)
+    before = read_state(stock, ids).encoder_fingerprint
+    assert read_state(stock, ids).encoder_fingerprint == before
+    with torch.no_grad():
+        stock.backbone.norm_f.weight.neg_()
+    assert read_state(stock, ids).encoder_fingerprint == fingerprint(stock) != before
+
+
 def test_reading_needs_no_graph(stock_folder):
     state = read_state(load_encoder(stock_folder).requires_grad_(True), token_ids(1, 4))
     assert not state.ssm.requires_grad

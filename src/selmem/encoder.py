@@ -22,7 +22,10 @@ from selmem.probe.modeling_mamba_probe import MambaLanguageModel, MambaProbeOutp
 # float32 whatever the dtype asked for: they are small, and exponentials of them make the state
 FULL_PRECISION = (".A_log", ".D", ".dt_proj.bias")
 
-_stock_fingerprints: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
+# of stock models: how often each parameter was written to when the fingerprint was taken, and it
+_stock_fingerprints: "weakref.WeakKeyDictionary[nn.Module, tuple[list[int], str]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class MambaEncoder(MambaLanguageModel):
@@ -175,9 +178,11 @@ def _check_rows(attention_mask: Tensor) -> None:
 
 
 def _stock_fingerprint(model: nn.Module) -> str:
-    if model not in _stock_fingerprints:
-        _stock_fingerprints[model] = fingerprint(model)
-    return _stock_fingerprints[model]
+    writes = [parameter._version for parameter in model.parameters()]
+    known = _stock_fingerprints.get(model)
+    if known is None or known[0] != writes:
+        known = _stock_fingerprints[model] = (writes, fingerprint(model))
+    return known[1]
 
 
 def _build(config: MambaConfig, weights: dict[str, Tensor], folder: Path) -> MambaEncoder:
