@@ -11,7 +11,7 @@ from selmem.tables import write_text
 
 PACKAGE = Path(selmem.__file__).parent
 TEXT = (".py", ".md", ".txt", ".json", ".toml", ".css")
-PACKAGE_DATA = (*TEXT, ".safetensors", ".jsonl", ".parquet", ".typed", ".jinja", ".html")
+PACKAGE_DATA = (*TEXT, ".safetensors", ".jsonl", ".parquet", ".typed", ".jinja", ".j2", ".html")
 LEFT_OUT = ("__pycache__", ".cache")
 
 

@@ -17,15 +17,17 @@ from selmem.space.models import LoadedModels
 from selmem.space.records import LengthPoint, WordRecord
 
 SHORTEST = 4  # tokens
+CLEARLY = 1.25  # times as long; closer points would stand on each other
 
 
 def prefix_lengths(n_tokens: int) -> list[int]:
-    """Return the powers of two from 4 on that are shorter than the text.
+    """Return the powers of two from 4 on that are clearly shorter than the text.
 
-    >>> prefix_lengths(64), prefix_lengths(65), prefix_lengths(4)
-    ([4, 8, 16, 32], [4, 8, 16, 32, 64], [])
+    >>> prefix_lengths(64), prefix_lengths(65), prefix_lengths(80), prefix_lengths(4)
+    ([4, 8, 16, 32], [4, 8, 16, 32], [4, 8, 16, 32, 64], [])
     """
-    return [2**i for i in range(2, n_tokens.bit_length()) if 2**i < n_tokens]
+    lengths = (SHORTEST * 2**i for i in range(n_tokens.bit_length()))
+    return [length for length in lengths if length * CLEARLY <= n_tokens]
 
 
 def prefix_points(

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,8 +26,8 @@ from selmem.tokenization import decode
 if TYPE_CHECKING:
     from spacy.language import Language
 
-# beyond what any probe reads; keeps the tagger from reading a megabyte
-MAX_CHARACTERS = 8_000
+MAX_CHARACTERS = 8_000  # beyond what any probe reads
+MARGIN = 64  # characters that the tagger sees behind what is read
 END_GUESS = "■"
 NO_TAGGER = (
     "No part-of-speech tagger is installed here, so words are told apart by their kind alone."
@@ -77,13 +77,13 @@ def read_text(loaded: LoadedModels, text: str, annotator: Annotator) -> Reading:
         InputError: there is no text.
     """
     given = clean(text)
-    document = annotator(Document(doc_id="text", source="text", text=given[:MAX_CHARACTERS]))
-    tokenized = tokenize_document(document, loaded.tokenizer)
     limit: int = loaded.models.probe.config.max_chunk_tokens
+    document = annotator(_beginning(given, loaded.tokenizer, limit))
+    tokenized = tokenize_document(document, loaded.tokenizer)
     n_tokens = whole_characters(loaded.tokenizer, tokenized.token_ids, limit)
     chunk = cut_chunk(tokenized, loaded.tokenizer, n_tokens, 0)
     notes = [] if annotator.has_tags else [NO_TAGGER]
-    if n_tokens < len(tokenized.token_ids) or len(given) > MAX_CHARACTERS:
+    if n_tokens < len(tokenized.token_ids) or len(document.text) < len(given):
         notes.insert(0, _cut_note(chunk, given, limit))
     return _reading(loaded, tokenized, chunk, " ".join(notes))
 
@@ -98,6 +98,16 @@ def clean(text: str) -> str:
     if not whole:
         raise InputError("There is no text: type or paste at least one word.")
     return whole
+
+
+def _beginning(text: str, tokenizer: PreTrainedTokenizerFast, limit: int) -> Document:
+    """Return the text, or of a long one what is read and a little more, to spare the tagger."""
+    document = Document(doc_id="text", source="text", text=text[:MAX_CHARACTERS])
+    token_ids = tokenize_document(document, tokenizer).token_ids
+    if len(token_ids) <= limit:
+        return document
+    n_characters = len(decode(tokenizer, token_ids[:limit])) + MARGIN
+    return replace(document, text=document.text[:n_characters])
 
 
 def whole_characters(

@@ -126,7 +126,7 @@ def _lengths(reading: Reading) -> str:
         series,
         title="The same text, cut after its first tokens",
         x_label="tokens read (each length has a state of its own)",
-        x_ticks=_ticks([point.tokens for point in reading.lengths]),
+        x_ticks=[(point.tokens, str(point.tokens)) for point in reading.lengths],
         log2=True,
     )
     rows = "".join(
@@ -140,14 +140,6 @@ def _lengths(reading: Reading) -> str:
         "<th scope='col'>words written back</th><th scope='col'>bits recovered</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></details>"
     )
-
-
-def _ticks(lengths: list[int]) -> list[tuple[float, str]]:
-    """Return one tick a length; the last but one is unlabelled where it is close to the last."""
-    ticks = [(float(length), str(length)) for length in lengths]
-    if len(lengths) > 2 and lengths[-1] < 1.5 * lengths[-2]:
-        ticks[-2] = (ticks[-2][0], "")
-    return ticks
 
 
 def _share(value: float | None) -> str:
