@@ -139,8 +139,8 @@ def test_a_damaged_run_file_is_refused(folder, text, message):
         load_measurement(folder)
 
 
-def test_the_same_probe_twice_and_no_folder_are_refused(folder, made):
-    with pytest.raises(InputError, match="both measure probe"):
+def test_the_same_chunks_twice_and_no_folder_are_refused(folder, made):
+    with pytest.raises(InputError, match=r"measured and .*made0 both hold chunk news/00000/8/0;"):
         load_measurements([made, folder])
     with pytest.raises(InputError, match="no folder given"):
         load_measurements([])

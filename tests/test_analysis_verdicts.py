@@ -73,7 +73,8 @@ def test_every_claim_has_one_row_per_length_and_a_known_verdict(table):
 
 def test_lengths_that_no_source_reaches_are_too_short():
     m = loaded(n_documents=40)
-    m = replace(m, run={"config": {"lengths": [16, 64, 2048]}, "too_short": []})
+    too_short = [{"source": "news", "length": 2048}]
+    m = replace(m, run={"config": {"lengths": [16, 64, 2048]}, "too_short": too_short})
     table = verdicts(m)
     assert row(table, "numbers", 2048)["verdict"] == "too short"
     cells = too_short_table(m)

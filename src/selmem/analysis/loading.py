@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from selmem.analysis.joining import join_measurements
 from selmem.analysis.measurements import CONTROL_PREFIX, Measurement
 from selmem.errors import InputError
 from selmem.tables import WHOLE_TEXT, read_table
@@ -58,24 +59,23 @@ _SCORES = (
 
 
 def load_measurements(folders: Sequence[Path]) -> list[Measurement]:
-    """Read the folders that `selmem measure` wrote.
+    """Read the folders that `selmem measure` wrote; those of one encoder and probe become one.
 
     Raises:
-        InputError: none given; a table is absent, damaged or of another run; the same encoder and
-            probe twice; the same chunk has other tokens in another folder.
+        InputError: none given; a table is absent, damaged or of another run; the same chunk twice
+            under one encoder and probe, or with other tokens under another.
     """
     if not folders:
         raise InputError("no folder given; name at least one that `selmem measure` wrote")
-    found = [load_measurement(Path(folder)) for folder in folders]
-    seen: dict[tuple[str, str], Path] = {}
-    for measurement, folder in zip(found, folders, strict=True):
-        key = (measurement.encoder, measurement.probe)
-        if key in seen:
-            raise InputError(
-                f"{folder} and {seen[key]} both measure probe {key[1]} on {key[0]}; give one"
-            )
-        seen[key] = folder
-        _check_same_tokens(found[0], measurement, folders[0], folder)
+    groups: dict[tuple[str, str], list[tuple[Measurement, Path]]] = {}
+    for folder in map(Path, folders):
+        part = load_measurement(folder)
+        groups.setdefault((part.encoder, part.probe), []).append((part, folder))
+    found = []
+    for group in groups.values():
+        parts, places = [part for part, _ in group], [folder for _, folder in group]
+        found.append(join_measurements(parts, places) if len(group) > 1 else parts[0])
+        _check_same_tokens(found[0], found[-1], Path(folders[0]), places[0])
     return found
 
 

@@ -14,10 +14,12 @@ from selmem.analysis.evidence import Effect, Evidence, paper_claims
 from selmem.analysis.measurements import Measurement
 from selmem.resampling import Resampling
 from selmem.statistics import holm
+from selmem.tables import WHOLE_TEXT
 
 N_RESAMPLES = 4999  # Holm's levels reach far into the tail
 NEGLIGIBLE_DIFFERENCE = 0.01  # one point
 NEGLIGIBLE_CORRELATION = 0.05
+OF_FIXED_LENGTH = ("length", "position")  # claims that whole texts say nothing about
 VERDICTS = ("seen here", "opposite here", "not seen here", "undecided", "too short", "not measured")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", re.IGNORECASE)
@@ -28,7 +30,8 @@ def verdict_table(
 ) -> pd.DataFrame:
     """Return the verdicts on the claims of Hossain et al. 2025.
 
-    One row per claim, length and model (two models for the claim about size). Differences are in
+    One row per claim, length and model (two models for the claim about size); the length 0 stands
+    for whole texts. Differences are in
     fractions and positive where the claim holds. The interval is Holm-adjusted over all tested rows
     of one model. Verdicts: "seen here" (the interval excludes 0, same sign), "opposite here", "not
     seen here" (the interval lies within one point of 0; 0.05 for a correlation), otherwise, and
@@ -66,21 +69,11 @@ def all_lengths(measurement: Measurement) -> list[int]:
 
 
 def too_short_table(measurement: Measurement) -> pd.DataFrame:
-    """Return the (source, length) without any chunk."""
-    present = measurement.chunks.groupby("length")["source"].unique()
-    rows = [
-        {"source": source, "length": length}
-        for length in all_lengths(measurement)
-        for source in _asked_sources(measurement)
-        if source not in set(present.get(length, ()))
-    ]
-    table = pd.DataFrame(rows, columns=["source", "length"])
+    """Return the (source, length) that were asked for and have no chunk."""
+    asked = measurement.run.get("too_short", ())
+    cells = [(str(cell["source"]), int(cell["length"])) for cell in asked]
+    table = pd.DataFrame(sorted(cells), columns=["source", "length"])
     return table.assign(encoder=measurement.encoder, probe=measurement.probe)
-
-
-def _asked_sources(measurement: Measurement) -> list[str]:
-    cells = measurement.run.get("too_short", ())
-    return sorted({*measurement.sources, *(str(cell["source"]) for cell in cells)})
 
 
 def _claim_rows(
@@ -90,7 +83,9 @@ def _claim_rows(
     found = {length: find(length) for length in lengths}
     measured = any(evidence is not None for evidence in found.values())
     for length, evidence in found.items():
-        if claim == "length" and length == min(lengths):
+        if claim == "length" and length == min(filter(None, lengths), default=WHOLE_TEXT):
+            continue
+        if claim in OF_FIXED_LENGTH and length == WHOLE_TEXT:
             continue
         missing = "not measured"
         if measured and (claim == "position" or length not in measurement.lengths):

@@ -6,7 +6,9 @@ import pandas as pd
 
 from selmem.analysis.measurements import Measurement
 from selmem.analysis.omission import SCHEMES
+from selmem.figures.style import length_name
 from selmem.statistics import MIN_DOCUMENTS_INTERVAL, MIN_DOCUMENTS_TEST
+from selmem.tables import WHOLE_TEXT
 
 _ANNOTATIONS = {"pos": "parts of speech", "entity": "entities", "kind": "kinds of token"}
 
@@ -65,7 +67,10 @@ def _few_documents(measurement: Measurement) -> Iterator[str]:
 def _undertrained(bits: pd.DataFrame) -> Iterator[str]:
     flagged = bits[bits["null_undertrained"].astype(bool) & (bits["positions"] == "all")]
     if len(flagged):
-        cells = [f"{row.source} at {row.length}" for row in flagged.itertuples()]
+        cells = [
+            f"{source} ({length_name(n)})"
+            for source, n in zip(flagged["source"], flagged["length"], strict=True)
+        ]
         yield (
             "The null probe is worse than the encoder reading from an empty state, so it is "
             f"under-trained and recovered bits are too high there: {', '.join(cells)}."
@@ -73,6 +78,8 @@ def _undertrained(bits: pd.DataFrame) -> Iterator[str]:
 
 
 def _too_short(cells: pd.DataFrame) -> Iterator[str]:
-    for source, rows in cells.groupby("source"):
+    for source, rows in cells[cells["length"] != WHOLE_TEXT].groupby("source"):
         lengths = ", ".join(str(n) for n in rows["length"])
         yield f"No document of {source} is long enough for {lengths} tokens."
+    for source in cells.loc[cells["length"] == WHOLE_TEXT, "source"]:
+        yield f"No document of {source} is short enough to be measured whole."
