@@ -115,6 +115,14 @@ def cross_entropy():
     return kernel, types, constants, None
 
 
+def choice():
+    from selmem.probe.step_kernels import choose_kernel as kernel
+
+    types = {"logits": "*bf16", "ended": "*u8", "recent_row": "i32"}
+    types |= dict.fromkeys(("token", "recent", "slot"), "*i64")
+    return kernel, types, {"EOS": 0, "VOCABULARY": 50280, "BLOCK": 4096, "num_warps": 8}, None
+
+
 CASES_FOR_HOPPER = [
     scan_forward,
     scan_backward,
@@ -123,6 +131,7 @@ CASES_FOR_HOPPER = [
     norm_forward,
     norm_backward,
     cross_entropy,
+    choice,
 ]
 
 

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from selmem.encoder import read_state
-from selmem.probe import MambaProbe, residual_norm, triton_cross_entropy, triton_norm, triton_scan
+from selmem.probe import (
+    MambaProbe,
+    graph_decoding,
+    residual_norm,
+    triton_cross_entropy,
+    triton_norm,
+    triton_scan,
+    triton_step,
+)
 from selmem.probe import selective_scan as reference
 from selmem.probe.triton_runtime import INTERPRETED
 from small_models import small_encoder, token_ids
@@ -229,3 +237,20 @@ def test_a_probe_learns_the_same_as_with_plain_operations(autocast, monkeypatch)
     for plain, fast in zip(*results, strict=True):
         error = float((plain - fast).norm() / plain.norm())
         assert error < (0.08 if autocast else 1e-4), error
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("vocabulary", [3, 5000])
+def test_the_largest_logit_is_chosen_and_ended_rows_stay_ended(vocabulary, dtype):
+    logits = normal(6, vocabulary, dtype=dtype)
+    logits[1] = logits[1].min()
+    logits[3, 2] = logits.max() + 1
+    results = []
+    for choose in (graph_decoding.choose_ref, triton_step.choose):
+        token = torch.full((6,), -7, device=DEVICE)
+        ended = torch.arange(6, device=DEVICE) == 4
+        recent = torch.full((3, 8), -7, device=DEVICE)
+        choose(logits, token, ended, recent, torch.tensor([1], device=DEVICE), 2)
+        results.append((token, ended, recent))
+    for plain, fast in zip(*results, strict=True):
+        assert torch.equal(plain, fast)

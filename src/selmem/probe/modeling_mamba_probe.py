@@ -5,6 +5,7 @@ Dims: B batch, T tokens, H hidden size, V vocabulary, L layers, D inner channels
 W convolution width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_mamba_probe import MambaProbeConfig
+from .graph_decoding import graph_decoder, rows_at_a_time
 from .linear_cross_entropy import IGNORED, linear_cross_entropy
 from .mamba_backbone import MambaBackbone, MambaMixer, init_mixer, step_layout, widen
 from .mamba_state import MambaState
@@ -216,16 +218,19 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         Args:
             state: MambaState or transformers cache of the encoder, B rows.
             max_length: most tokens to write; a row ends earlier at its EOS.
-            batch_size: rows decoded at a time; all if None.
+            batch_size: rows decoded at a time; if None all, or on a GPU what its memory holds.
 
         Returns:
             token ids, int64, (B, at most max_length); from its EOS on, a row is all EOS.
         """
         start = self.initial_state(state)
         rows = torch.arange(start.batch_size, device=start.conv.device)
+        decode: Callable[[MambaState, int], Tensor] = self._reconstruct
+        most = max(1, len(rows))
+        if start.conv.is_cuda and len(rows) > 0:
+            decode, most = graph_decoder(self).decode, rows_at_a_time(self)
         parts = [
-            self._reconstruct(start.select(part), max_length)
-            for part in torch.split(rows, batch_size or max(1, len(rows)))
+            decode(start.select(part), max_length) for part in torch.split(rows, batch_size or most)
         ]
         longest = max((part.shape[1] for part in parts), default=0)
         padded = [F.pad(p, (0, longest - p.shape[1]), value=self._eos()) for p in parts]

@@ -70,3 +70,28 @@ def window_kernel(
         tl.store(place + w, value, mask=inside)
     out *= sigmoid(out)
     tl.store(y + text * CHANNELS + d, out.to(y.dtype.element_ty), mask=inside)
+
+
+@jit
+def choose_kernel(
+    logits, token, ended, recent, slot, recent_row,
+    EOS: constexpr, VOCABULARY: constexpr, BLOCK: constexpr,
+):  # fmt: skip
+    """Write the place of the largest logit of a row, the first of equals, or EOS after EOS."""
+    row = tl.program_id(0).to(tl.int64)
+    logits += row * VOCABULARY
+    v = tl.arange(0, BLOCK)
+    best = tl.full([BLOCK], float("-inf"), tl.float32)
+    place = tl.zeros([BLOCK], tl.int32)
+    for start in range(0, VOCABULARY, BLOCK):
+        inside = start + v < VOCABULARY
+        x = tl.load(logits + start + v, mask=inside, other=float("-inf")).to(tl.float32)
+        higher = x > best
+        place = tl.where(higher, start + v, place)
+        best = tl.where(higher, x, best)
+    top = tl.max(best, 0)
+    first = tl.min(tl.where(best == top, place, VOCABULARY), 0)
+    chosen = tl.where(tl.load(ended + row) != 0, EOS, first).to(tl.int64)
+    tl.store(token + row, chosen)
+    tl.store(ended + row, (chosen == EOS).to(tl.uint8))
+    tl.store(recent + tl.load(slot) * recent_row + row, chosen)

@@ -7,7 +7,7 @@ Dims: B batch, D inner channels, N state size, W convolution width.
 import torch
 from torch import Tensor
 
-from .step_kernels import state_kernel, window_kernel
+from .step_kernels import choose_kernel, state_kernel, window_kernel
 from .triton_runtime import cdiv
 
 
@@ -60,3 +60,15 @@ def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) 
         CHANNELS=channels, WIDTH=width, BD=block, BIAS=bias is not None, num_warps=4,
     )  # fmt: skip
     return y
+
+
+def choose(
+    logits: Tensor, token: Tensor, ended: Tensor, recent: Tensor, slot: Tensor, eos: int
+) -> None:
+    """Write the likeliest token of each row; see `graph_decoding.choose`."""
+    rows, vocabulary = logits.shape
+    block = max(128, min(4096, 1 << (vocabulary - 1).bit_length()))
+    choose_kernel[(rows,)](
+        logits, token, ended.view(torch.uint8), recent, slot, recent.stride(0),
+        EOS=eos, VOCABULARY=vocabulary, BLOCK=block, num_warps=max(1, block // 512),
+    )  # fmt: skip

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Greedy decoding as a CUDA graph: one launch a token, and rows that have ended stop costing.
+
+The step of one batch size (embedding, layers, output layer, argmax, end-of-text bookkeeping) is
+recorded once and replayed. All sizes share one set of buffers, of which a batch takes the first
+rows. After every ROUND steps the host looks which rows go on; when they fit a smaller size, they
+move together. A size is first run twice without a graph, as steps of the text that is being
+written, so that recording needs no steps of its own.
+
+On a CPU the same steps run without graphs.
+
+Dims: B rows, S steps, L layers, D inner channels, N state size, W convolution width.
+"""
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .mamba_backbone import StepWeights
+from .mamba_state import MambaState
+from .selective_scan import implementation
+
+ROUND = 8
+UNRECORDED = 2
+# more rows than this gain nothing: their states are all that is read and written
+MOST_ROWS = 1024
+# of the memory that is free, for buffers; the rest is for what a step makes
+MEMORY_SHARE = 0.4
+
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]
+
+_decoders: "weakref.WeakKeyDictionary[nn.Module, GraphDecoder]" = weakref.WeakKeyDictionary()
+
+
+def graph_decoder(model: Any) -> "GraphDecoder":
+    """Return the decoder of a probe, with its present weights.
+
+    It is kept as long as the model, and made anew when its device or precision has changed.
+
+    Args:
+        model: with `backbone` and `lm_head`, on a CUDA device.
+    """
+    decoder = _decoders.get(model)
+    if decoder is None or not decoder.fits(model):
+        decoder = _decoders[model] = GraphDecoder(model, CudaRecorder())
+    decoder.refresh(model)
+    return decoder
+
+
+def rows_at_a_time(model: Any) -> int:
+    """Return how many rows the memory of the model's device holds, at most MOST_ROWS."""
+    config = model.config
+    per_channel = 4 * config.state_size + 4 * config.conv_kernel
+    row = config.num_hidden_layers * config.intermediate_size * per_channel
+    row += 4 * config.vocab_size
+    free, _ = torch.cuda.mem_get_info(model.device)
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    return max(1, min(MOST_ROWS, int(MEMORY_SHARE * free / row)))
+
+
+class CudaRecorder:
+    """Records what a function launches as a CUDA graph and returns what replays it."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record `work`, which runs not at all; whatever it needs must have run before."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            work()
+        return graph.replay
+
+
+class GraphDecoder:
+    """Writes greedily from states, with weights of its own.
+
+    Args:
+        model: with `backbone` and `lm_head`.
+        record: from a function to one that does the same again, on the same memory.
+    """
+
+    def __init__(self, model: Any, record: Recorder) -> None:
+        self._record = record
+        with _plain_tensors():
+            self._take(model)
+        self._steps: dict[int, Callable[[], None]] = {}
+        self._unrecorded: dict[int, int] = {}
+        self._buffers: _Buffers | None = None
+
+    def _take(self, model: Any) -> None:
+        self._eos = int(model.config.eos_token_id)
+        self._precision = _precision(model)
+        self._backbone = copy.deepcopy(model.backbone).requires_grad_(False).eval()
+        self._head = model.lm_head.weight.detach().clone().to(self._precision)
+        for module in self._backbone.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.data = module.weight.data.to(self._precision)
+        self._weights: list[StepWeights] = [
+            StepWeights(*(part.clone() for part in layer))
+            for layer in model.backbone.step_weights()
+        ]
+
+    def fits(self, model: Any) -> bool:
+        """Return whether device, precision and EOS are still those of the model."""
+        ours = (self._head.device, self._precision, self._eos)
+        return ours == (model.device, _precision(model), model.config.eos_token_id)
+
+    def refresh(self, model: Any) -> None:
+        """Take over the model's present weights, in place."""
+        ours, theirs = self._backbone.parameters(), model.backbone.parameters()
+        with _plain_tensors():
+            for own, value in zip(ours, theirs, strict=True):
+                own.copy_(value)
+            self._head.copy_(model.lm_head.weight)
+            for layer, present in zip(self._weights, model.backbone.step_weights(), strict=True):
+                for own, value in zip(layer, present, strict=True):
+                    own.copy_(value)
+
+    def decode(self, start: MambaState, max_length: int) -> Tensor:
+        """Return what the model writes from `start`, int64, (B, at most max_length).
+
+        Args:
+            start: state of B rows, left as it is.
+            max_length: most tokens of a row; after its EOS, a row is all EOS.
+        """
+        with _plain_tensors(), self._autocast():
+            buffers = self._load(start)
+            rows = torch.arange(start.batch_size, device=start.conv.device)
+            written = torch.full((len(rows), max_length), self._eos, device=rows.device)
+            for position in range(0, max_length, ROUND):
+                steps = min(ROUND, max_length - position)
+                self._run(buffers, steps)
+                written[rows, position : position + steps] = buffers.recent[:steps, : len(rows)].T
+                going = (~buffers.ended[: len(rows)]).nonzero().squeeze(1)
+                if len(going) == 0:
+                    break
+                if _size(len(going)) < buffers.size:
+                    buffers.move(going, _size(len(going)))
+                    rows = rows[going]
+        return written[:, : _longest(written, self._eos)]
+
+    def _run(self, buffers: "_Buffers", steps: int) -> None:
+        buffers.slot.zero_()
+        size = buffers.size
+        for _ in range(steps):
+            if size in self._steps:
+                self._steps[size]()
+                continue
+            self._step(buffers)
+            self._unrecorded[size] = self._unrecorded.get(size, 0) + 1
+            if self._unrecorded[size] == UNRECORDED:
+                self._steps[size] = self._record(lambda: self._step(buffers))
+
+    def _step(self, buffers: "_Buffers") -> None:
+        """Write one token in every row that has not ended."""
+        size = buffers.size
+        token, ended = buffers.token[:size], buffers.ended[:size]
+        hidden = self._backbone.step(token, buffers.state(), self._weights)
+        logits = F.linear(hidden.to(self._precision), self._head)
+        choose(logits, token, ended, buffers.recent, buffers.slot, self._eos)
+        buffers.slot.add_(1)
+
+    def _load(self, start: MambaState) -> "_Buffers":
+        size = _size(start.batch_size)
+        if self._buffers is None or self._buffers.most < size:
+            self._steps.clear()
+            self._unrecorded.clear()
+            self._buffers = None
+            self._buffers = _Buffers(start, size, self._precision)
+        self._buffers.load(start, size, self._eos)
+        return self._buffers
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        device = self._head.device.type
+        enabled = torch.is_autocast_enabled(device)
+        with torch.autocast(device, self._precision, enabled=enabled, cache_enabled=False):
+            yield
+
+
+class _Buffers:
+    """The memory that graphs read and write; a batch of `size` rows is the first of each."""
+
+    def __init__(self, like: MambaState, most: int, dtype: torch.dtype) -> None:
+        device = like.conv.device
+        (layers, _, *conv), (_, _, *ssm) = like.conv.shape, like.ssm.shape
+        self.most = self.size = most
+        self.conv = torch.zeros(layers, most, *conv, device=device, dtype=dtype)
+        self.ssm = torch.zeros(layers, most, *ssm, device=device, dtype=like.ssm.dtype)
+        self.token = torch.zeros(most, device=device, dtype=torch.int64)
+        self.ended = torch.ones(most, device=device, dtype=torch.bool)
+        self.recent = torch.zeros(ROUND, most, device=device, dtype=torch.int64)
+        self.slot = torch.zeros(1, device=device, dtype=torch.int64)
+
+    def load(self, start: MambaState, size: int, eos: int) -> None:
+        """Begin with the rows of `start`; rows beyond them have ended."""
+        rows = start.batch_size
+        self.size = size
+        self.conv[:, :rows].copy_(start.conv)
+        self.ssm[:, :rows].copy_(start.ssm)
+        self.token.fill_(eos)
+        self.ended.fill_(value=True)[:rows] = False
+
+    def move(self, going: Tensor, size: int) -> None:
+        """Keep the rows `going`, ascending, as the first of a batch of `size`."""
+        rows = len(going)
+        self.size = size
+        for layer in (*self.conv, *self.ssm):
+            layer[:rows] = layer[going]
+        self.token[:rows] = self.token[going]
+        self.ended.fill_(value=True)[:rows] = False
+
+    def state(self) -> MambaState:
+        """Return the states of the batch, no copy."""
+        return MambaState(self.conv[:, : self.size], self.ssm[:, : self.size])
+
+
+def choose(
+    logits: Tensor, token: Tensor, ended: Tensor, recent: Tensor, slot: Tensor, eos: int
+) -> None:
+    """Write the likeliest token of each row that has not ended, and EOS in the others.
+
+    Args:
+        logits: (B, V), contiguous.
+        token: gets the tokens, int64, (B,).
+        ended: whether a row has written EOS, (B,), updated.
+        recent: gets the tokens in its row `slot`, int64, (S, at least B).
+        slot: int64, (1,).
+        eos: the token that ends a row.
+    """
+    fast = implementation(None, logits.device) == "triton" and logits.dtype != torch.float64
+    if fast:
+        from .triton_step import choose as triton_choose
+
+        return triton_choose(logits, token, ended, recent, slot, eos)
+    return choose_ref(logits, token, ended, recent, slot, eos)
+
+
+def choose_ref(
+    logits: Tensor, token: Tensor, ended: Tensor, recent: Tensor, slot: Tensor, eos: int
+) -> None:
+    """Do the same as `choose` in plain operations."""
+    token.copy_(logits.argmax(-1).masked_fill(ended, eos))
+    ended.logical_or_(token == eos)
+    recent[:, : len(token)].index_copy_(0, slot, token[None])
+
+
+@contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Make tensors without gradients that nevertheless work outside inference mode."""
+    with torch.inference_mode(mode=False), torch.no_grad():
+        yield
+
+
+def _precision(model: Any) -> torch.dtype:
+    """Return the dtype of the model's products."""
+    device = model.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return model.lm_head.weight.dtype  # type: ignore[no-any-return]
+
+
+def _size(rows: int) -> int:
+    """Return the smallest batch size that holds `rows`: 1, 2, 4, ... with steps of a half above 32.
+
+    Examples:
+        >>> [_size(rows) for rows in (1, 3, 33, 65, 200, 256)]
+        [1, 4, 48, 96, 256, 256]
+    """
+    power = 1 << max(0, rows - 1).bit_length()
+    three_quarters = power // 4 * 3
+    return three_quarters if power > 32 and rows <= three_quarters else power
+
+
+def _longest(written: Tensor, eos: int) -> int:
+    """Return the length of the longest row, its EOS included."""
+    if written.numel() == 0:
+        return 0
+    ends = written == eos
+    return int(torch.where(ends.any(1), ends.int().argmax(1) + 1, written.shape[1]).max())
