@@ -104,6 +104,16 @@ def test_a_very_rare_event_gets_an_interval_that_holds_its_rate():
     assert 0 < low[0] < 2 / 5000 < high[0] < 0.01
 
 
+def test_the_interval_of_a_positive_sum_stays_above_zero_and_usually_holds_the_truth():
+    rng = np.random.default_rng(10)
+    null = rng.lognormal(5, 0.6, (60, 200))
+    lost = 0.01 * null * rng.lognormal(-0.5, 1, null.shape)
+    low, high = bootstrap(lost, null, FEW).positive_interval()
+    assert (low > 0).all()
+    assert ((low < 0.01) & (high > 0.01)).mean() > 0.88
+    assert np.isnan(bootstrap(0 * lost, null, FEW).positive_interval()[0]).all()
+
+
 def test_p_value_and_interval_agree_about_zero():
     rng = np.random.default_rng(6)
     a = clustered(rng, 60, 40)

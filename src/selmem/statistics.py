@@ -71,6 +71,18 @@ class Bootstrap:
         low, high = np.where(rare, rare_low, low), np.where(rare, rare_high, high)
         return self._masked(np.clip(low, 0, 1), np.clip(high, 0, 1))
 
+    def positive_interval(self, level: float | None = None) -> tuple[Floats, Floats]:
+        """Return the interval of quantities above 0, symmetric on the logarithmic scale.
+
+        For sums that a few documents dominate, such as lost bits where little is lost.
+        """
+        level = self.level if level is None else level
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            pivots = np.log(self.replicates / self.value) / (self.errors / self.replicates)
+            pivots = np.where(np.isfinite(pivots), pivots, np.nan)
+            half = _quantiles(np.abs(pivots), (level,))[0] * self.se / self.value
+            return self._masked(self.value * np.exp(-half), self.value * np.exp(half))
+
     def percentile(self, level: float | None = None) -> tuple[Floats, Floats]:
         """Return the percentile interval, (C,) and (C,), for comparison; it is too short."""
         tail = (1 - (self.level if level is None else level)) / 2

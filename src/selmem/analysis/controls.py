@@ -46,7 +46,7 @@ def _ratios(column: str) -> tuple[Ratio, ...]:
     return (
         Ratio(f"{column}/bits", column, "one"),
         Ratio(f"{column}/more_bits", f"{column}/more", "one"),
-        Ratio(f"{column}/recovered", column, "null_bits", complement=True),
+        Ratio(f"{column}/recovered", column, "null_bits", is_positive=True, complement=True),
     )
 
 

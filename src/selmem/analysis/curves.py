@@ -1,25 +1,29 @@
 """What is recovered by chunk length, position in the chunk, and the encoder's own perplexity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from selmem.analysis.groups import Ratio, each_group, ratio_table
+from selmem.analysis.groups import Ratio, each_group, ratio_table, recovered_ratio
 from selmem.analysis.measurements import CONV_TOKENS, Measurement
 from selmem.resampling import Resampling
 from selmem.tables import WHOLE_TEXT
 
 POSITION_BINS = 16
-PERPLEXITY_STEP, PERPLEXITY_MAX = 5, 100  # bins of the source paper; the last one is open
+# where each bin starts; the last one is open
+PERPLEXITY_BINS: Mapping[str, Sequence[float]] = {
+    "steps of 5": [5.0 * i for i in range(21)],
+    "half octaves": [0.0, *(2 ** (i / 2) for i in range(1, 33))],
+}
 
 _SCORES = ("rouge1_f1", "rouge2_f1", "rougeL_f1", "exact_match", "eos_bits")
 _TOKEN_RATIOS = (
     Ratio("forced_omission_rate", "forced_wrong", "one", is_rate=True),
     Ratio("aligned_omission_rate", "unaligned", "one", is_rate=True),
-    Ratio("recovered_fraction", "recovered_bits", "null_bits"),
+    recovered_ratio("recovered_fraction"),
 )
 
 
@@ -72,7 +76,7 @@ def position_table(measurement: Measurement, resampling: Resampling) -> pd.DataF
     `relative_without_last_4` the same bins without the last four positions. The rates rest on
     forced decoding (and alignment, for comparison): greedy errors cascade.
     """
-    tokens = measurement.tokens.assign(one=1.0)
+    tokens = _with_lost(measurement.tokens)
     tables = []
     for source, length, part in each_group(tokens[tokens["length"] != WHOLE_TEXT]):
         position = part["position"].to_numpy()
@@ -92,23 +96,21 @@ def position_table(measurement: Measurement, resampling: Resampling) -> pd.DataF
 def perplexity_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame:
     """Return omission and recovered fraction of chunks by the encoder's perplexity of them.
 
-    Bins of 5, as in the source paper; 100 and more is one bin. Only words that no chunk border
-    cuts count.
+    Scale `steps of 5` has the source paper's bins (100 and more is one), `half octaves` bins whose
+    ends are a factor of 1.41 apart. Only words that no chunk border cuts count.
     """
-    chunks = chunk_omission(measurement)
-    known = np.isfinite(chunks["encoder_perplexity"])
-    top = PERPLEXITY_MAX // PERPLEXITY_STEP
-    bins = np.minimum(chunks["encoder_perplexity"].where(known, 0) // PERPLEXITY_STEP, top)
-    chunks["bin"] = np.where(known, bins, -1).astype(np.int64)
+    chunks = _with_lost(chunk_omission(measurement))
+    chunks = chunks[np.isfinite(chunks["encoder_perplexity"])]
     ratios = [
         *(Ratio(f"omission_{r}", r, "n_words", is_rate=True) for r in ("count", "aligned")),
-        Ratio("recovered_fraction", "recovered_bits", "null_bits"),
+        recovered_ratio("recovered_fraction"),
     ]
     tables = []
     for source, length, part in each_group(chunks):
-        starts = [PERPLEXITY_STEP * i for i in range(top + 1)]
-        table = ratio_table(part, part["bin"].to_numpy(), starts, ratios, resampling)
-        tables.append(table.assign(source=source, length=length))
+        for scale, starts in PERPLEXITY_BINS.items():
+            bins = np.searchsorted(starts, part["encoder_perplexity"], side="right") - 1
+            table = ratio_table(part, bins, starts, ratios, resampling)
+            tables.append(table.assign(source=source, length=length, scale=scale))
     return _finished(tables, measurement, n_rows="n_chunks", group="perplexity_from")
 
 
@@ -135,13 +137,13 @@ def bits_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame
     `null_undertrained` flags rows in which the null probe is worse than the encoder's own
     prediction from an empty state, on the tokens that both have: recovered bits are then too high.
     """
-    tokens = measurement.tokens.assign(one=1.0)
+    tokens = _with_lost(measurement.tokens)
     tokens["excess"] = tokens["null_bits"] - tokens["base_bits"]
     names = ("probe_bits", "null_bits", "base_bits", "recovered_bits")
     ratios = [
         *(Ratio(name, name, "one") for name in names),
         Ratio("null_minus_base", "excess", "one"),
-        Ratio("recovered_fraction", "recovered_bits", "null_bits"),
+        recovered_ratio("recovered_fraction"),
         Ratio("forced_accuracy", "forced_wrong", "one", is_rate=True, complement=True),
         Ratio("null_forced_accuracy", "null_wrong", "one", is_rate=True, complement=True),
     ]
@@ -158,6 +160,10 @@ def bits_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame
     found = _finished(tables, measurement, n_rows="n_tokens", group="positions")
     found["null_undertrained"] = found["null_minus_base"] > 0
     return found
+
+
+def _with_lost(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(one=1.0, lost_bits=frame["null_bits"] - frame["recovered_bits"])
 
 
 def _finished(

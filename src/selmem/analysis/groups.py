@@ -25,7 +25,16 @@ class Ratio:
     numerator: str
     denominator: str
     is_rate: bool = False  # lies in [0, 1]
+    is_positive: bool = False  # lies above 0, with a long tail
     complement: bool = False  # report 1 - ratio
+
+
+def recovered_ratio(name: str) -> Ratio:
+    """Return the recovered fraction, for rows with `null_bits` and `lost_bits`.
+
+    Lost bits are what the probe itself still needs: null bits minus recovered bits.
+    """
+    return Ratio(name, "lost_bits", "null_bits", is_positive=True, complement=True)
 
 
 @dataclass(frozen=True)
@@ -136,5 +145,6 @@ def ratio_table(
 
 def _limits(ratio: Ratio, result: Bootstrap) -> tuple[Floats, Floats, Floats]:
     value = np.where(np.isfinite(result.value), result.value, np.nan)
-    low, high = result.rate_interval() if ratio.is_rate else result.interval()
+    interval = result.positive_interval if ratio.is_positive else result.interval
+    low, high = (result.rate_interval if ratio.is_rate else interval)()
     return (1 - value, 1 - high, 1 - low) if ratio.complement else (value, low, high)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from selmem.analysis.groups import Ratio, each_group, ratio_table
+from selmem.analysis.groups import Ratio, each_group, ratio_table, recovered_ratio
 from selmem.analysis.measurements import CONV_TOKENS, Measurement
 from selmem.resampling import Resampling
 
@@ -37,7 +37,8 @@ def omission_table(measurement: Measurement, resampling: Resampling) -> pd.DataF
     Returns:
         The columns of `selmem.tables.OMISSION` and `INTERVALS`.
     """
-    words = measurement.words.assign(one=1.0)
+    words = measurement.words
+    words = words.assign(one=1.0, lost_bits=words["null_bits"] - words["recovered_bits"])
     tables = [
         _group_table(group, resampling).assign(source=source, length=length)
         for source, length, group in each_group(words)
@@ -93,7 +94,7 @@ def _ratios() -> list[Ratio]:
         for rule in RULES
     ]
     others = [
-        Ratio("recovered", "recovered_bits", "null_bits"),
+        recovered_ratio("recovered"),
         Ratio("tokens_per_word", "n_tokens", "one"),
         Ratio("null_bits_per_word", "null_bits", "one"),
         Ratio("recovered_bits_per_word", "recovered_bits", "one"),

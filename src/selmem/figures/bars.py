@@ -1,6 +1,7 @@
 """Bars by class, each with its interval, its count and what chance alone would give."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from selmem.figures.style import (
     percent,
     pick,
 )
+from selmem.statistics import MIN_DOCUMENTS_INTERVAL
 
 TAG_NAMES = {"O": "no entity"}
 ROW = 0.29  # inches per bar
@@ -79,7 +81,7 @@ def counts(axes: Axes, part: pd.DataFrame, name: str, *, heading: str = "n") -> 
     """Write the count of each row at the right edge, and where documents are too few."""
     for place, (n, n_documents) in enumerate(zip(part[name], part["n_documents"], strict=True)):
         if np.isfinite(n):
-            few = f" ({n_documents:.0f} docs: too few)" if n_documents < 10 else ""
+            few = f" ({n_documents:.0f} docs)" if n_documents < MIN_DOCUMENTS_INTERVAL else ""
             axes.annotate(
                 f"{n:,.0f}{few}",
                 (1.0, place),
@@ -137,12 +139,13 @@ def bits_by_length(table: pd.DataFrame, *, title: str) -> Figure | None:
             places = np.arange(len(rows)) + (i - (len(shown) - 1) / 2) * 0.27
             values = rows[name].to_numpy(dtype=float)
             axes.bar(places, values, width=0.25, color=colour, label=label)
-            axes.errorbar(
-                places, values, yerr=interval_ends(rows, name), fmt="none", ecolor=BLACK, lw=1.3
-            )
+            ends = interval_ends(rows, name)
+            axes.errorbar(places, values, yerr=ends, fmt="none", ecolor=BLACK, lw=1.3)
+            for place, value, end in zip(places, values, ends[1], strict=True):
+                _write(axes, f"{value:.2f}", (place, value + end), 2, fontsize=7.5, color=GREY)
         for place, (_, row) in enumerate(rows.iterrows()):
             _note_bits(axes, place, row, float(np.nanmax(row[list(shown)].to_numpy(dtype=float))))
-        axes.margins(y=0.18)
+        axes.margins(y=0.22)
         names = [
             f"{length_name(n)}\nn = {count:,}"
             for n, count in zip(rows["length"], rows["n_tokens"], strict=True)
@@ -156,15 +159,13 @@ def bits_by_length(table: pd.DataFrame, *, title: str) -> Figure | None:
 
 def _note_bits(axes: Axes, place: int, row: pd.Series, top: float) -> None:
     fraction = float(row["recovered_fraction"])
-    lines = [f"{fraction:.0%} recovered"] if np.isfinite(fraction) else []
+    lines = [f"{fraction:.1%} recovered"] if np.isfinite(fraction) else []
     if row["null_undertrained"]:
         lines.append("null under-trained")
-    axes.annotate(
-        "\n".join(lines),
-        (place, top),
-        xytext=(0, 7),
-        textcoords="offset points",
-        ha="center",
-        fontsize=8.5,
-        color=VERMILLION if row["null_undertrained"] else BLACK,
-    )
+    colour = VERMILLION if row["null_undertrained"] else BLACK
+    _write(axes, "\n".join(lines), (place, top), 15, fontsize=8.5, color=colour)
+
+
+def _write(axes: Axes, text: str, where: tuple[float, float], above: float, **look: Any) -> None:
+    """Write `text` centred `above` points over a place in data coordinates."""
+    axes.annotate(text, where, xytext=(0, above), textcoords="offset points", ha="center", **look)

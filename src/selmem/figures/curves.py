@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from selmem.analysis.curves import POSITION_BINS
 from selmem.figures.style import (
@@ -151,7 +151,7 @@ def by_perplexity(table: pd.DataFrame, correlations: pd.DataFrame, *, title: str
         correlations: rows of `correlations` of the same source.
         title: of the figure.
     """
-    table = table[table["omission_count"].notna()]
+    table = table[table["omission_count"].notna() & (table["scale"] == "half octaves")]
     lengths = pick(table["length"].unique())
     if not lengths:
         return None
@@ -163,10 +163,12 @@ def by_perplexity(table: pd.DataFrame, correlations: pd.DataFrame, *, title: str
         strips = axes[len(lengths) :]
         for axis, strip, length in zip(axes, strips, lengths, strict=False):
             rows = table[(table["length"] == length) & (table["n_chunks"] >= 3)]
-            rows = rows.assign(middle=rows["perplexity_from"] + 2.5)
+            rows = rows.assign(middle=rows["perplexity_from"] * 2**0.25)
             curve(axis, rows, "middle", "omission_count", label="count", index=0)
             curve(axis, rows, "middle", "omission_aligned", label="aligned", index=1)
-            _histogram(strip, rows["middle"], rows["n_chunks"], width=4.4)
+            widths = rows["perplexity_from"] * 0.36
+            _histogram(strip, rows["middle"], rows["n_chunks"], width=widths)
+            _log_axis(strip, float(rows["middle"].max() / rows["middle"].min()))
             heading = length_name(length)
             if length in rank.index:
                 found = rank.loc[length]
@@ -183,11 +185,28 @@ def by_perplexity(table: pd.DataFrame, correlations: pd.DataFrame, *, title: str
     return figure
 
 
+def _log_axis(axes: Axes, ratio: float) -> None:
+    """Make x logarithmic, with few enough ticks to read over a range of this ratio."""
+    axes.set_xscale("log")
+    subs = (1, 2, 5) if ratio < 50 else (1, 3) if ratio < 500 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(10, subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    axes.minorticks_off()
+
+
+def _short(x: float) -> str:
+    return next(
+        (f"{x / size:g}{unit}" for size, unit in ((1e6, "M"), (1e3, "k")) if x >= size), f"{x:g}"
+    )
+
+
 # a row of histograms below the panels: how many rows each point stands for
 _STRIPS: Mapping[str, Any] = {"height_ratios": (5, 1), "sharex": "col", "sharey": "row"}
 
 
-def _histogram(strip: Axes, places: pd.Series, counts: pd.Series, *, width: float) -> None:
+def _histogram(
+    strip: Axes, places: pd.Series, counts: pd.Series, *, width: float | pd.Series
+) -> None:
     strip.bar(places, counts, width=width, color=GREY, alpha=0.5)
     strip.yaxis.set_major_locator(MaxNLocator(2, integer=True))
 

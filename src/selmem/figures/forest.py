@@ -1,7 +1,7 @@
 """Dots with intervals, one row each: classes, sources, controls, fates, effects, pairs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,9 @@ from selmem.figures.style import (
     MARKERS,
     canvas,
     interval_ends,
+    keep_in_view,
     length_name,
+    limits,
     percent,
     pick,
     points,
@@ -56,6 +58,7 @@ def recovered_by_tag(table: pd.DataFrame, schemes: Sequence[str], *, title: str)
             panel.axvline(
                 float(overall["recovered_fraction"].get(length, np.nan)), color=GREY, lw=1, ls="--"
             )
+            keep_in_view(panel, part[part["recovered_fraction"].notna()], "recovered_fraction")
             counts(panel, part, "n_words")
             panel.set_title(length_name(length))
             panel.set_xlabel("null bits recovered")
@@ -76,22 +79,23 @@ def dots(
     *,
     index: int = 0,
     shift: float = 0.0,
-    **look: Any,
 ) -> None:
-    """Draw the wanted rows of `part` at their own height, with their intervals."""
+    """Draw the wanted rows of `part` at their own height; hollow where there is no interval."""
     mine = wanted.to_numpy(dtype=bool) & part[name].notna().to_numpy()
-    options: dict[str, Any] = {
-        "fmt": MARKERS[index % len(MARKERS)],
-        "color": LINES[index % len(LINES)],
-        "ms": 5,
-        "elinewidth": 1.4,
-        **look,
-    }
+    bare = mine & ~np.isfinite(limits(part, name)[0])
+    values = part[name].to_numpy(dtype=float)
+    colour, marker = LINES[index % len(LINES)], MARKERS[index % len(MARKERS)]
     axes.errorbar(
-        part[name].to_numpy(dtype=float)[mine],
+        values[mine],
         np.flatnonzero(mine) + shift,
         xerr=interval_ends(part[mine], name),
-        **options,
+        fmt=marker,
+        color=colour,
+        ms=5,
+        elinewidth=1.4,
+    )
+    axes.plot(
+        values[bare], np.flatnonzero(bare) + shift, ls="", marker=marker, mfc="white", mec=colour
     )
 
 
@@ -126,7 +130,7 @@ def by_length(
         title: of the figure.
         xlabel: of its x axis.
         unit: of the x axis; points also draws a line at 0.
-        n_column: count to write at the right edge, of the shortest length.
+        n_column: count to write at the right edge, of the length with the most.
         names: labels of the rows, where they differ from the values.
     """
     table = table[table[rows_column].isin(order) & table[name].notna()]
@@ -134,6 +138,9 @@ def by_length(
         return None
     lengths = pick(table["length"].unique(), 5)
     order = [value for value in order if (table[rows_column] == value).any()]
+    most = lengths[0]
+    if n_column:
+        most = max(lengths, key=lambda n: float(table.loc[table["length"] == n, n_column].sum()))
     height = MARGIN + max(_ROW, 0.11 * len(lengths)) * len(order)
     with canvas(height=height, title=title) as (figure, (axes,)):
         for i, length in enumerate(lengths):
@@ -141,9 +148,10 @@ def by_length(
             everything = pd.Series(data=True, index=part.index)
             shift = 0.72 * ((i + 0.5) / len(lengths) - 0.5) * -1
             dots(axes, part.reset_index(), everything, name, index=i, shift=shift)
-            if i == 0 and n_column:
+            if n_column and length == most:
                 heading = f"n ({length_name(length)})" if len(lengths) > 1 else "n"
                 counts(axes, part.reset_index(), n_column, heading=heading)
+        keep_in_view(axes, table, name)
         if unit == "points" or table[name].min() < 0:
             axes.axvline(0, color=BLACK, lw=0.9)
         name_rows([axes], [(names or {}).get(value, value) for value in order])

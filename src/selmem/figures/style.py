@@ -99,6 +99,17 @@ def interval_ends(table: pd.DataFrame, name: str) -> tuple[Floats, Floats]:
     return np.nan_to_num(np.maximum(value - low, 0)), np.nan_to_num(np.maximum(high - value, 0))
 
 
+def keep_in_view(axes: Axes, table: pd.DataFrame, name: str) -> None:
+    """Keep one very wide interval from squeezing all others: show twice the range of the values."""
+    values = table[name].to_numpy(dtype=float)
+    low, high = limits(table, name)
+    room = max(float(np.ptp(values)), 0.1 * float(np.abs(values).max()))
+    left = max(float(np.nanmin([*low, *values])), values.min() - room)
+    right = min(float(np.nanmax([*high, *values])), values.max() + room)
+    margin = 0.04 * (right - left) or 0.05
+    axes.set_xlim(left - margin, right + margin)
+
+
 def curve(
     axes: Axes, table: pd.DataFrame, x: str, y: str, *, label: str, index: int, **line: Any
 ) -> None:
