@@ -25,7 +25,7 @@ from selmem.space.html_text import attribute, text_html
 from selmem.space.marked_text import marked_reconstruction, marked_text, null_guesses
 from selmem.space.models import ModelChoice, ModelStore, read_choices
 from selmem.space.published import Published, study_rates
-from selmem.space.reading import Annotator, clean, read_text
+from selmem.space.reading import Annotator, clean, read_text, written_words
 from selmem.space.records import LengthPoint, Piece, Reading, WordRecord
 from selmem.space.service import Service
 from selmem.space.shown import show
@@ -217,6 +217,19 @@ def test_marks_of_the_text_are_those_of_its_words(reading):
     assert paragraph(html) == TEXT
     assert paragraph(marked_reconstruction(reading)) == reading.reconstruction
     assert paragraph(null_guesses(reading)) == TEXT
+
+
+def test_a_written_word_counts_only_with_all_its_tokens(loaded):
+    text = "She bought bread."
+    ids = loaded.tokenizer(text)["input_ids"]
+    spans = loaded.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    of_bread = [i for i, (start, end) in enumerate(spans) if start < 16 and end > 11]
+    assert len(of_bread) > 1
+    changed = list(ids)
+    changed[of_bread[-1]] = loaded.tokenizer("x")["input_ids"][0]
+    pieces = list(written_words(ids, changed, loaded.tokenizer))
+    assert [piece.matched for piece in pieces] == [True, True, False, True]
+    assert all(piece.matched for piece in written_words(ids, ids, loaded.tokenizer))
 
 
 def word(text, start, *, omitted=False, pos="NOUN", bits=4.0, **changes):

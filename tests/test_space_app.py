@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -16,9 +17,11 @@ import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from huggingface_hub import HfApi, constants
 from packaging.requirements import Requirement
 
 from fresh_interpreter import result, start
+from loopback_hub import TOKEN, LoopbackHub
 from selmem.bundle import bundled_path
 from selmem.cards.spaces import space_card
 from selmem.encoder import load_encoder
@@ -263,6 +266,38 @@ def needed(distributions):
         needs = [Requirement(line) for line in lines]
         rest += [need.name for need in needs if not need.marker or need.marker.evaluate()]
     return found
+
+
+FROM_HUB = """
+from pathlib import Path
+from selmem.space.models import ModelStore, read_choices
+from selmem.space.reading import Annotator, read_text
+
+store = ModelStore(read_choices(Path({choices!r})))
+loaded = store.load(store.names[0])
+found = read_text(loaded, "She bought two red apples.", Annotator()).to_dict()
+"""
+
+
+@pytest.mark.slow
+def test_a_model_of_the_list_comes_from_the_hub_and_runs_no_code_from_there(tmp_path, client):
+    folders = {}
+    for name in ("mamba-tiny", "mamba-tiny-probe", "mamba-tiny-null-probe"):
+        folders[name] = shutil.copytree(bundled_path(name), tmp_path / name)
+        (folders[name] / "modeling_mamba_probe.py").write_text("raise SystemExit('foreign code')")
+        config = json.loads((folders[name] / "config.json").read_text())
+        config["auto_map"] = {"AutoModel": "modeling_mamba_probe.MambaProbe"}
+        (folders[name] / "config.json").write_text(json.dumps(config))
+    with LoopbackHub() as hub, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+        for name, folder in folders.items():
+            api.create_repo(f"selmem/{name}")
+            api.upload_folder(repo_id=f"selmem/{name}", folder_path=folder)
+        code = FROM_HUB.format(choices=str(APP / "models.json"))
+        found = result(start(code, hub.environment(tmp_path / "home", token=None)))
+    expected = reconstruct(client, "She bought two red apples.")
+    assert found | {"model": MODEL} == expected | {"model": MODEL}
 
 
 STAGED = """

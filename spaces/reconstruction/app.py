@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import torch
 
 from selmem.errors import InputError
 from selmem.space.examples import read_examples
@@ -59,7 +60,8 @@ def make_service() -> Service:
 
 
 def build(service: Service) -> gr.Blocks:
-    """Return the page with its API."""
+    """Return the page with its API; one core computes, so that the other can serve pages."""
+    torch.set_num_threads(1)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(INTRO)
         with gr.Tab("Try it"), gr.Column(elem_id="sm-try"):

@@ -107,9 +107,9 @@ def group_words(reading: Reading, scheme: str) -> list[Group]:
 
 
 def _tag(word: WordRecord, scheme: str) -> str | None:
-    if scheme != "entity" or word.entity is None:
-        return getattr(word, scheme)  # type: ignore[no-any-return]
-    return coarse_entity(word.entity) if word.entity in COARSE_ENTITIES else word.entity
+    if scheme == "entity" and word.entity is not None and word.entity in COARSE_ENTITIES:
+        return coarse_entity(word.entity)
+    return {"pos": word.pos, "entity": word.entity, "kind": word.kind}[scheme]
 
 
 def summary_sentences(reading: Reading) -> str:

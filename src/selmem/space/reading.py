@@ -1,7 +1,7 @@
 """One text through the models, as `selmem measure` would put it into its tables."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,25 @@ def _beginning(text: str, tokenizer: PreTrainedTokenizerFast, limit: int) -> Doc
     return replace(document, text=document.text[:n_characters])
 
 
+def written_words(
+    token_ids: Sequence[int], written_ids: Sequence[int], tokenizer: PreTrainedTokenizerFast
+) -> Iterator[Piece]:
+    """Yield the words of a reconstruction; matched are those all of whose tokens are aligned.
+
+    Args:
+        token_ids: of the text.
+        written_ids: of the reconstruction.
+        tokenizer: of both.
+    """
+    [matches] = align([token_ids], [written_ids])
+    aligned = set(matches.tolist())
+    text = decode(tokenizer, written_ids)
+    spans = token_spans(tokenizer, text, written_ids)
+    for start, end in word_spans(text):
+        own = [i for i, (low, high) in enumerate(spans) if low < end and high > start]
+        yield Piece(start=start, end=end, matched=aligned.issuperset(own))
+
+
 def whole_characters(
     tokenizer: PreTrainedTokenizerFast, token_ids: tuple[int, ...], limit: int
 ) -> int:
@@ -152,7 +171,7 @@ def _reading(
         null_bits=_rounded(summary["null_bits"]),
         recovered_bits=_rounded(summary["recovered_bits"]),
         words=words,
-        written=tuple(_pieces(chunk, summary, loaded.tokenizer)),
+        written=tuple(written_words(chunk.token_ids, summary["token_ids"], loaded.tokenizer)),
         lengths=(*shorter, whole_text_point(chunk.length, words, summary)),
     )
 
@@ -202,18 +221,6 @@ def _guess_text(token_ids: list[int], tokenizer: PreTrainedTokenizerFast) -> str
         else:
             pieces[-1].append(token_id)
     return END_GUESS.join(decode(tokenizer, piece) for piece in pieces)
-
-
-def _pieces(
-    chunk: Chunk, summary: dict[str, Any], tokenizer: PreTrainedTokenizerFast
-) -> Iterator[Piece]:
-    """Yield the words of the reconstruction; matched are those all of whose tokens are aligned."""
-    [matches] = align([chunk.token_ids], [summary["token_ids"]])
-    aligned = set(matches.tolist())
-    spans = token_spans(tokenizer, summary["text"], summary["token_ids"])
-    for start, end in word_spans(summary["text"]):
-        own = [i for i, (low, high) in enumerate(spans) if low < end and high > start]
-        yield Piece(start=start, end=end, matched=aligned.issuperset(own))
 
 
 def _rounded(value: float | None) -> float | None:
