@@ -112,7 +112,8 @@ def test_numbers_in_the_report_are_those_of_the_tables(page, reported):
         & (omission["rule"] == "count")
     ].iloc[0]
     low, high = (f"{100 * row[end]:.1f}" for end in ("ci_low", "ci_high"))
-    assert f"{100 * row['omission_rate']:.1f} [{low}, {high}]" in page.text
+    omitted, chance = (f"{100 * row[name]:.1f}" for name in ("omission_rate", "chance_rate"))
+    assert f"{row['tokens_per_word']:.2f} {omitted} [{low}, {high}] {chance} " in page.text
 
 
 def test_models_are_compared_and_verdicts_stand_in_the_report(page):
