@@ -47,7 +47,7 @@ def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return the frames one below the other; columns that some lack are filled with nan."""
     common = [name for name in frames[0] if all(name in frame for frame in frames)]
     categories = {
-        name: union_categoricals([frame[name] for frame in frames], sort_categories=True)
+        name: union_categoricals([_named(frame[name]) for frame in frames], sort_categories=True)
         for name in common
         if all(isinstance(frame[name].dtype, pd.CategoricalDtype) for frame in frames)
     }
@@ -57,6 +57,11 @@ def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         joined[name] = values
     others = [name for name in joined if name not in common]
     return joined[[*common, *others]]
+
+
+def _named(column: pd.Series) -> pd.Series:
+    """Return a column of categories whose names are text, also where there are none."""
+    return column.astype(pd.CategoricalDtype(column.cat.categories.astype(str)))
 
 
 def _of_chunks(
