@@ -232,13 +232,13 @@ def test_two_people_do_not_see_each_others_text(open_page):
 def choose(page, label, option, caption):
     page.get_by_label(label).click()
     page.get_by_role("option", name=option, exact=True).click()
-    page.locator("#sm-tags caption", has_text=caption).wait_for()
+    page.locator("#sm-tags .sm-caption", has_text=caption).wait_for()
 
 
 def test_explore_changes_with_the_choice_and_its_csv_holds_what_is_shown(open_page, tmp_path):
     page = open_page(accept_downloads=True)
     page.get_by_role("tab", name="Explore").click()
-    page.locator("#sm-tags caption", has_text="maths, texts of 16 tokens").wait_for()
+    page.locator("#sm-tags .sm-caption", has_text="maths, texts of 16 tokens").wait_for()
     choose(page, "Texts from", "news", "news, texts of 16 tokens")
     choose(page, "Length (tokens)", "64", "news, texts of 64 tokens")
     rows = page.locator("#sm-tags tbody tr").all_inner_texts()

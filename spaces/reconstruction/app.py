@@ -168,23 +168,32 @@ def _explore(service: Service) -> None:
     shown = panels(service.published, first)
     options = service.published.options
     with gr.Row():
-        model = gr.Dropdown(service.published.models, value=first.model, label="Probe")
+        model = gr.Dropdown(
+            service.published.models, value=first.model, label="Probe", min_width=240
+        )
         source = gr.Dropdown(
-            options("source", probe=first.model), value=first.source, label="Texts from"
+            options("source", probe=first.model),
+            value=first.source,
+            label="Texts from",
+            min_width=240,
         )
         length = gr.Dropdown(
             options("length", probe=first.model, source=first.source),
             value=first.length,
             label="Length (tokens)",
+            min_width=240,
         )
     with gr.Row():
-        scheme = gr.Radio([(v, k) for k, v in SCHEMES.items()], value="pos", label="Group words by")
+        scheme = gr.Radio(
+            [(v, k) for k, v in SCHEMES.items()], value="pos", label="Group words by", min_width=260
+        )
         rule = gr.Radio(
             [(v, k) for k, v in RULES.items()],
             value="aligned",
             label="A word counts as recovered if it is",
+            min_width=260,
         )
-        early = gr.Checkbox(False, label="Leave out the last four tokens, which are nearly free")
+    early = gr.Checkbox(False, label="Leave out the last four tokens, which are nearly free")
     tags = html(shown.tags, elem_id="sm-tags")
     with gr.Row():
         with gr.Column(min_width=300):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from selmem.space.html_text import EN_DASH, attribute, text_html
 
 WIDTH, HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 44
 _MARKS = ("circle", "square", "diamond", "triangle")
 
 
@@ -58,13 +58,14 @@ def bar_table(bars: Sequence[Bar], headings: Sequence[str], *, caption: str) -> 
     )
     rows = "".join(_bar_row(bar, has_beside=bool(beside)) for bar in bars)
     return (
-        f'<div class="sm-scroll"><table class="sm-bars">{_caption(caption)}'
+        f'{caption_html(caption)}<div class="sm-scroll"><table class="sm-bars">'
         f"<thead>{head}</thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _caption(text: str) -> str:
-    return f"<caption>{text_html(text)}</caption>" if text else ""
+def caption_html(text: str) -> str:
+    """Return what stands above a table; outside of it, so that it wraps where the table scrolls."""
+    return f'<p class="sm-caption">{text_html(text)}</p>' if text else ""
 
 
 def _bar_row(bar: Bar, *, has_beside: bool) -> str:

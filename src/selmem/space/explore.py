@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from selmem.space.charts import Bar, Series, bar_table, curve_chart
+from selmem.space.charts import Bar, Series, bar_table, caption_html, curve_chart
 from selmem.space.groups import SCHEMES, tag_label
 from selmem.space.html_text import EN_DASH, attribute, text_html
 from selmem.space.published import Published, Row, require_published
@@ -256,7 +256,7 @@ def _verdict_panel(rows: Sequence[Row]) -> str:
         "positive where the claim holds; the rule for each verdict was fixed beforehand."
     )
     return (
-        f'<div class="sm-scroll"><table class="sm-plain"><caption>{text_html(caption)}</caption>'
+        f'{caption_html(caption)}<div class="sm-scroll"><table class="sm-plain sm-wide">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         + _csv_link(rows, "verdicts")
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from selmem.space.charts import Bar, Series, bar_table, curve_chart
+from selmem.space.charts import Bar, Series, bar_table, caption_html, curve_chart
 from selmem.space.groups import SCHEMES, Group, group_words, summary_sentences
 from selmem.space.html_text import EN_DASH, text_html
 from selmem.space.marked_text import marked_reconstruction, marked_text, null_guesses
@@ -161,8 +161,8 @@ def _word_table(reading: Reading) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in columns)
     rows = "".join(_word_row(reading.text[word.start : word.end], word) for word in reading.words)
     return (
-        '<div class="sm-scroll"><table class="sm-plain sm-words"><caption>Guesses are given the '
-        "true text before the word.</caption>"
+        f"{caption_html('Guesses are given the true text before the word.')}"
+        '<div class="sm-scroll"><table class="sm-plain sm-wide">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
