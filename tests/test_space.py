@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from html import unescape
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -19,7 +20,14 @@ from selmem.measurement import MeasureConfig, measure
 from selmem.space import models as space_models
 from selmem.space.charts import Bar, Series, bar_table, curve_chart
 from selmem.space.examples import Example, read_examples, write_examples
-from selmem.space.explore import Selection, first_selection, nearest_selection, panels, tag_rows
+from selmem.space.explore import (
+    Selection,
+    first_selection,
+    nearest_selection,
+    panels,
+    position_rows,
+    tag_rows,
+)
 from selmem.space.groups import group_words, summary_sentences
 from selmem.space.html_text import attribute, text_html
 from selmem.space.marked_text import marked_reconstruction, marked_text, null_guesses
@@ -462,6 +470,16 @@ def test_the_layout_of_the_published_dataset_is_read_too(tables, tmp_path):
     assert published.models == [PROBE]
     assert len(tag_rows(published, SELECTION)) == 2
     assert "No table of positions is published" in panels(published, SELECTION).positions
+
+
+def test_the_folder_of_a_report_is_read_too(tables):
+    folder = tables / "mamba-tiny-probe"
+    (folder / "tables").mkdir()
+    shutil.copy(folder / "omission.parquet", folder / "tables")
+    (folder / "positions.parquet").rename(folder / "tables/positions.parquet")
+    published = Published(tables)
+    assert len(tag_rows(published, SELECTION)) == 2, "the table that is there twice counts once"
+    assert len(position_rows(published, SELECTION)) == 16
 
 
 @pytest.mark.parametrize("folder", [None, "empty"])

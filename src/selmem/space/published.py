@@ -21,9 +21,9 @@ class Published:
     """The aggregate tables of one or several probes, read when they are first asked for.
 
     Args:
-        folder: holds `NAME/TABLE.parquet` (as `hub_cards/tables` and the folders of `selmem
-            report`), or `data/TABLE/NAME.parquet` (as the published dataset). None is like a folder
-            without any.
+        folder: holds `NAME/TABLE.parquet` (as `hub_cards/tables`) or `NAME/tables/TABLE.parquet`
+            (folders of `selmem report`), or `data/TABLE/NAME.parquet` (the published dataset). None
+            is like a folder without any.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -67,7 +67,9 @@ class Published:
 def _joined(folder: Path | None, name: str) -> pa.Table | None:
     if folder is None:
         return None
-    paths = [*folder.glob(f"*/{name}.parquet"), *folder.glob(f"data/{name}/*.parquet")]
+    reports = {path.parents[1]: path for path in folder.glob(f"*/tables/{name}.parquet")}
+    direct = {path.parent: path for path in folder.glob(f"*/{name}.parquet")}
+    paths = [*(reports | direct).values(), *folder.glob(f"data/{name}/*.parquet")]
     tables = [read_table(path).replace_schema_metadata(None) for path in sorted(paths)]
     return pa.concat_tables(tables, promote_options="permissive") if tables else None
 
