@@ -1,7 +1,8 @@
 """The command line: `selmem COMMAND ...`.
 
-Exit status: 0 done, 2 wrong input (one line on standard error), 1 a defect (with its traceback).
-Every command imports what it needs when it runs, so `selmem --help` answers at once.
+Exit status: 0 done, 2 wrong input (one line on standard error), 1 a defect (with its traceback),
+130 interrupted. What a command finds goes to standard output, its log and progress to standard
+error. Every command imports what it needs when it runs.
 """
 
 import argparse
@@ -9,10 +10,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from selmem.cli_hub import add_publish, add_verify
+from selmem.console import Parser, one_line, terminal_log
 from selmem.errors import InputError
 
 USER_ERRORS = (
@@ -22,6 +25,7 @@ USER_ERRORS = (
     IsADirectoryError,
     PermissionError,
 )
+INTERRUPTED = 130  # what shells report for a process that the user stopped
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,15 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     if rest and not arguments.takes_fields:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    _set_up_logging(arguments.verbose)
     try:
-        if arguments.takes_fields:
-            arguments.run(rest)
-        else:
-            arguments.run(arguments)
+        with terminal_log(logging.DEBUG if arguments.verbose else arguments.log_level):
+            arguments.run(rest if arguments.takes_fields else arguments)
     except USER_ERRORS as error:
-        print(f"selmem {arguments.command}: {_one_line(error)}", file=sys.stderr)
+        print(f"selmem {arguments.command}: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"selmem {arguments.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # the reader of our output left; a second error at shutdown would hide that it is harmless
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -47,11 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="selmem",
         description="Measure what the state of a Mamba language model keeps of a text.",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="show details of each step")
+    parser.add_argument("--version", action="version", version=f"selmem {version('selmem')}")
+    verbose: Any = {"action": "store_true", "help": "show details of each step"}
+    parser.add_argument("-v", "--verbose", **verbose)
+    parser.set_defaults(takes_fields=False, log_level=logging.INFO)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_reconstruct(commands)
@@ -60,20 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_count(commands)
     _add_overlap(commands)
-    _add_publish(commands)
-    _add_verify(commands)
+    add_publish(commands)
+    add_verify(commands)
+    for command in commands.choices.values():
+        command.add_argument("-v", "--verbose", **verbose, default=argparse.SUPPRESS)
     return parser
-
-
-def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("selmem").setLevel(logging.DEBUG if verbose else logging.INFO)
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
 
 
 def _add_demo(commands: Any) -> None:
@@ -81,13 +79,17 @@ def _add_demo(commands: Any) -> None:
         "demo", help="the whole job on the bundled models and text, offline, in two minutes"
     )
     command.add_argument("--out", type=Path, required=True, help="folder for report and tables")
-    command.set_defaults(run=_demo, takes_fields=False)
+    command.set_defaults(run=_demo)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    import torch
+
     from selmem.demo import run_demo
 
-    print(run_demo(arguments.out))
+    # on models this small a second thread saves little, and where cores are shared it costs much
+    torch.set_num_threads(1)
+    _print_report(run_demo(arguments.out))
 
 
 def _add_reconstruct(commands: Any) -> None:
@@ -100,7 +102,7 @@ def _add_reconstruct(commands: Any) -> None:
     command.add_argument("--null-probe", help="folder or Hub id, for recovered bits")
     command.add_argument("--bits", action="store_true", help="show the recovered bits of each word")
     command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.set_defaults(run=_reconstruct, takes_fields=False)
+    command.set_defaults(run=_reconstruct, log_level=logging.WARNING)
 
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
@@ -194,7 +196,7 @@ def _add_measure(commands: Any) -> None:
     command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     command.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     command.add_argument("--seed", type=int, default=0)
-    command.set_defaults(run=_measure, takes_fields=False)
+    command.set_defaults(run=_measure)
 
 
 def _length(text: str) -> int:
@@ -237,13 +239,20 @@ def _add_report(commands: Any) -> None:
     command = commands.add_parser("report", help="figures and one report.html from measured tables")
     command.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="what `measure` wrote")
     command.add_argument("--out", required=True, type=Path, help="folder for the report")
-    command.set_defaults(run=_report, takes_fields=False)
+    command.set_defaults(run=_report)
 
 
 def _report(arguments: argparse.Namespace) -> None:
     from selmem.report import write_report
 
-    print(write_report(arguments.dirs, arguments.out))
+    _print_report(write_report(arguments.dirs, arguments.out))
+
+
+def _print_report(path: Path) -> None:
+    """Print the report's short table and where it is."""
+    from selmem.report import load_tables, summary
+
+    print(f"{summary(load_tables(path.parent))}\n\n{path}")
 
 
 def _add_count(commands: Any) -> None:
@@ -251,7 +260,7 @@ def _add_count(commands: Any) -> None:
     command.add_argument("--data", required=True, nargs="+", metavar="SRC")
     command.add_argument("--tokenizer", required=True, help="folder or Hub id")
     command.add_argument("--out", required=True, type=Path, help="Parquet file")
-    command.set_defaults(run=_count, takes_fields=False)
+    command.set_defaults(run=_count)
 
 
 def _count(arguments: argparse.Namespace) -> None:
@@ -267,60 +276,10 @@ def _add_overlap(commands: Any) -> None:
     command.add_argument("--data", required=True, nargs="+", metavar="SRC", help="to be measured")
     command.add_argument("--corpus", required=True, nargs="+", metavar="SRC", help="trained on")
     command.add_argument("--out", required=True, type=Path, help="Parquet file")
-    command.set_defaults(run=_overlap, takes_fields=False)
+    command.set_defaults(run=_overlap)
 
 
 def _overlap(arguments: argparse.Namespace) -> None:
     from selmem.overlap import store_overlap
 
     print(store_overlap(arguments.data, arguments.corpus, arguments.out))
-
-
-def _add_publish(commands: Any) -> None:
-    command = commands.add_parser(
-        "publish", help="stage a folder for the Hub; upload it only with --yes (in a checkout)"
-    )
-    command.add_argument("kind", choices=("model", "dataset", "metric", "space"))
-    command.add_argument("path", type=Path, metavar="PATH")
-    command.add_argument("repo_id", metavar="REPO_ID")
-    command.add_argument("--templates", type=Path, default=Path("hub_cards"), help="card templates")
-    command.add_argument("--encoder", help="where a probe's encoder is now (default: by its name)")
-    command.add_argument("--yes", action="store_true", help="upload what was staged")
-    command.set_defaults(run=_publish, takes_fields=False)
-
-
-def _publish(arguments: argparse.Namespace) -> None:
-    from selmem.hub import publish, stage
-
-    with TemporaryDirectory(prefix="selmem-") as temporary:
-        staged = stage(
-            arguments.kind,
-            arguments.path,
-            arguments.repo_id,
-            arguments.templates,
-            Path(temporary) / "staged",
-            encoder=arguments.encoder,
-        )
-        print(staged.listing())
-        publication = publish(staged, yes=arguments.yes)
-    if publication is None:
-        print("nothing was uploaded; repeat with --yes to upload these files")
-    else:
-        print(f"published {publication.url} as {publication.tag} ({publication.commit})")
-
-
-def _add_verify(commands: Any) -> None:
-    command = commands.add_parser(
-        "verify", help="check files, weights, fingerprints and a known reconstruction"
-    )
-    command.add_argument("target", metavar="PATH|REPO_ID")
-    command.add_argument("--revision", help="branch, tag or commit on the Hub")
-    command.add_argument("--encoder", help="where a probe's encoder is (default: by its name)")
-    command.set_defaults(run=_verify, takes_fields=False)
-
-
-def _verify(arguments: argparse.Namespace) -> None:
-    from selmem.hub import verify
-
-    found = verify(arguments.target, revision=arguments.revision, encoder=arguments.encoder)
-    print("\n".join([*found.checks, f"{arguments.target} is as published"]))

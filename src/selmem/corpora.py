@@ -117,7 +117,9 @@ def read_documents(src: str, *, unknown_pos: str | None = None) -> Iterator[Docu
         else:
             n_empty += 1
     if not n_found:
-        raise InputError(f"{source.address} has no text ({n_empty} empty documents)")
+        raise InputError(
+            f"{source.address} has no text ({n_empty} empty documents); give a source with text"
+        )
     if n_empty:
         logger.warning("%s: %d documents without text left out", source.address, n_empty)
     if to_class.unknown_counts:
@@ -135,7 +137,7 @@ def _reader(source: Source, to_class: PosMap) -> Iterator[Document]:
         return read_hub(source.address, source.name, to_class, columns)
     path = Path(source.address)
     if not path.is_file():
-        state = "is a folder; name its files" if path.is_dir() else "does not exist"
+        state = "is a folder; name its files" if path.is_dir() else "does not exist; check the path"
         raise InputError(f"{path} {state}")
     kind = _format(path)
     if kind == "txt":

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from selmem.corpora import read_documents
 from selmem.counting import CorpusCounts, count_texts
 from selmem.errors import InputError
 from selmem.segmentation import split_words
-from selmem.tables import read_metadata, read_table, write_table
+from selmem.tables import read_metadata, read_table, require_writable_file, write_table
 from selmem.tokenization import load_tokenizer, n_token_ids, tokenizer_hash
 
 logger = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ def count(sources: Sequence[str], id_or_path: str | Path, out: Path) -> Path:
             latter comes before counting starts.
     """
     tokenizer = load_tokenizer(id_or_path)
-    _require_writable(out)
+    require_writable_file(out)
     counts = count_texts(_texts(sources), tokenizer)
     metadata = {
         "sources": list(sources),
@@ -109,14 +108,6 @@ def count(sources: Sequence[str], id_or_path: str | Path, out: Path) -> Path:
     write_table(_table(counts), out, metadata=metadata)
     logger.info("%(n_tokens)d tokens, %(n_words)d words, %(n_documents)d documents", metadata)
     return out
-
-
-def _require_writable(out: Path) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}") from error
 
 
 def _texts(sources: Sequence[str]) -> Iterator[str]:
@@ -169,7 +160,7 @@ def _load_array(path: Path, tokenizer: PreTrainedTokenizerFast) -> Frequencies:
 
 
 def _load_table(path: Path, tokenizer: PreTrainedTokenizerFast) -> Frequencies:
-    table, metadata = read_table(path), read_metadata(path)
+    table, metadata = read_table(path, command="selmem count"), read_metadata(path)
     if table.schema.names != FREQUENCIES.names or "tokenizer_hash" not in metadata:
         raise InputError(f"{path} is not a file of `selmem count`; it has {table.schema.names}")
     expected = tokenizer_hash(tokenizer)

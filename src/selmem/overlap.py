@@ -19,7 +19,7 @@ from tqdm import tqdm
 from selmem.corpora import read_documents
 from selmem.documents import Document
 from selmem.errors import InputError
-from selmem.tables import read_table, write_table
+from selmem.tables import read_table, require_writable_file, write_table
 
 OVERLAP = pa.schema(
     [
@@ -100,6 +100,7 @@ def store_overlap(sources: Sequence[str], corpus: Sequence[str], out: Path) -> P
     Raises:
         InputError: a source cannot be read, or `out` cannot be written.
     """
+    require_writable_file(out)
     documents = (document for source in sources for document in read_documents(source))
     training = (document for source in corpus for document in read_documents(source))
     progress = tqdm(training, desc="overlap", unit=" documents", disable=None)
@@ -164,7 +165,7 @@ def read_overlap(path: Path) -> list[Overlap]:
     Raises:
         InputError: the file is absent, damaged, or another table.
     """
-    table = read_table(path)
+    table = read_table(path, command="selmem overlap")
     if table.schema.names != OVERLAP.names:
         raise InputError(f"{path} has the columns {table.schema.names}, not {OVERLAP.names}")
     return [Overlap(**row) for row in table.to_pylist()]

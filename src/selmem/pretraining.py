@@ -62,27 +62,27 @@ def pretrain(config: PretrainConfig) -> Path:
         InputError: what `config` names is absent, unfit or in the way.
     """
     tokenizer = load_tokenizer(config.tokenizer)
-    run = Run(config)
-    store = run.corpus(tokenizer)
-    torch.manual_seed(config.seed)
-    model = MambaEncoder(_model_config(config, tokenizer))
-    # only the start is rescaled: stock transformers would rescale again whenever it loads
-    model.config.rescale_prenorm_residual = False
-    schedule = BatchSchedule(
-        [store.windows(config.window_tokens, "train", packed=config.packed)],
-        [1.0],
-        tokens_per_batch=tokens_per_batch(config, run.device),
-        seed=config.seed,
-    )
-    held_out = held_out_batches(
-        store,
-        [config.window_tokens],
-        tokens=held_out_tokens(config, run.device),
-        packed=config.packed,
-    )
-    reader = TokenReader(store, run.device)
-    if run.optimise(model, LanguageModelling(run.autocast), schedule, held_out, reader):
-        run.save(model, tokenizer, store)
+    with Run(config) as run:
+        store = run.corpus(tokenizer)
+        torch.manual_seed(config.seed)
+        model = MambaEncoder(_model_config(config, tokenizer))
+        # only the start is rescaled: stock transformers would rescale again whenever it loads
+        model.config.rescale_prenorm_residual = False
+        schedule = BatchSchedule(
+            [store.windows(config.window_tokens, "train", packed=config.packed)],
+            [1.0],
+            tokens_per_batch=tokens_per_batch(config, run.device),
+            seed=config.seed,
+        )
+        held_out = held_out_batches(
+            store,
+            [config.window_tokens],
+            tokens=held_out_tokens(config, run.device),
+            packed=config.packed,
+        )
+        reader = TokenReader(store, run.device)
+        if run.optimise(model, LanguageModelling(run.autocast), schedule, held_out, reader):
+            run.save(model, tokenizer, store)
     return run.out
 
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from selmem.checkpoint import checkpoint_folder
 from selmem.errors import InputError
 from selmem.probe import MambaProbe, MambaProbeConfig
+from selmem.progress import no_transformers_bars
 
 
 def load_probe(
@@ -31,9 +32,10 @@ def load_probe(
     _require_probe(folder)
     try:
         probe: MambaProbe
-        probe, info = MambaProbe.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
-        )
+        with no_transformers_bars():
+            probe, info = MambaProbe.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} does not load as a probe: {error}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):

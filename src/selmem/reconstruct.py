@@ -145,14 +145,15 @@ def reconstruct(
         device: None takes a GPU where there is one.
 
     Raises:
-        InputError: empty or too long text; an encoder without its probe; models that do not belong
-            together.
+        InputError: text that is empty, too long or not UTF-8; an encoder without its probe;
+            models that do not belong together.
     """
     if (encoder is None) != (probe is None):
         raise InputError("give --encoder and --probe together, or neither for the bundled models")
     if encoder is None or probe is None:
         encoder, probe = str(bundled_path("mamba-tiny")), str(bundled_path("mamba-tiny-probe"))
         null_probe = null_probe or str(bundled_path("mamba-tiny-null-probe"))
+    _check_text(text)
     models, tokenizer = load_models(
         encoder, probe, null_probe, {}, device=find_processes(device).device
     )
@@ -166,7 +167,7 @@ def reconstruct_with(
     """Return what loaded models make of a text; words are found by a pattern.
 
     Raises:
-        InputError: empty or too long text.
+        InputError: text that is empty, too long or not UTF-8.
     """
     chunk = _single_chunk(text, tokenizer)
     longest = models.probe.config.max_chunk_tokens
@@ -197,11 +198,21 @@ def reconstruct_with(
 
 def _single_chunk(text: str, tokenizer: PreTrainedTokenizerFast) -> Chunk:
     """Return the whole text as one chunk."""
-    if not text.strip():
-        raise InputError("the text is empty; give at least one word")
+    _check_text(text)
     [document] = split_documents([Document(doc_id="text", source="text", text=text)])
     tokenized = tokenize_document(document, tokenizer)
     return cut_chunk(tokenized, tokenizer, len(tokenized.token_ids), 0)
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise InputError("the text is empty; give at least one word")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text is not UTF-8 at character {error.start}; give it in UTF-8"
+        ) from error
 
 
 def _words(chunk: Chunk, matched: Matched, arrays: Arrays) -> Iterable[ReconstructedWord]:

@@ -130,13 +130,41 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 }
 
 
+def require_writable(folder: Path) -> None:
+    """Check that files can be written to `folder`, before the work for them; makes nothing.
+
+    Raises:
+        InputError: it, or the folder it would be made in, is a file or not ours to write to.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        reason = f"{existing} is a file"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        reason = f"no permission to write to {existing}"
+    else:
+        return
+    raise InputError(f"cannot write to {folder}: {reason}; choose a folder you can write to")
+
+
+def require_writable_file(path: Path) -> None:
+    """Check that `path` can be written, before the work for it; makes nothing.
+
+    Raises:
+        InputError: it is a folder, or its own folder cannot be written to.
+    """
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; name a file in it")
+    require_writable(path.parent)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place on success, delete it on failure.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or `path` is a folder itself.
     """
+    require_writable_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -181,7 +209,11 @@ def write_table(table: pa.Table, path: Path, *, metadata: Mapping[str, Any]) -> 
 
 
 def read_table(
-    path: Path, *, columns: Sequence[str] | None = None, dictionary: Sequence[str] = ()
+    path: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    dictionary: Sequence[str] = (),
+    command: str = "selmem measure",
 ) -> pa.Table:
     """Read one table.
 
@@ -189,18 +221,19 @@ def read_table(
         path: a Parquet file.
         columns: those to read; all if None.
         dictionary: text columns to read as dictionary arrays, which saves memory.
+        command: that writes such a table, for messages.
 
     Raises:
         InputError: the file is absent, truncated or no Parquet, or lacks one of `columns`.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist; `selmem measure` writes it")
+        raise InputError(f"{path} does not exist; `{command}` writes it")
     try:
         missing = set(columns or ()) - set(pq.read_schema(path).names)
         if missing:
             raise InputError(
                 f"{path} lacks the columns {', '.join(sorted(missing))}; "
-                "make it again with `selmem measure`"
+                f"make it again with `{command}`"
             )
         return pq.read_table(
             path,

@@ -97,25 +97,27 @@ def train(config: TrainConfig) -> Path:
     pretrained = load_encoder(config.encoder, config.encoder_revision)
     tokenizer = load_tokenizer(config.tokenizer or config.encoder, revision=config.encoder_revision)
     _check_vocabulary(tokenizer, pretrained)
-    run = Run(config)
-    encoder = _random_encoder(run, config, pretrained) if config.random_encoder else pretrained
-    store = run.corpus(tokenizer)
-    probe = _new_probe(config, pretrained, encoder, tokenizer_hash(tokenizer))
-    encoder.to(run.device)
-    reader = TokenReader(store, run.device)
-    channel = _channel(config, store, tokenizer)
-    objective = Reconstruction(
-        None if config.condition == "none" else encoder, run.autocast, channel=channel
-    )
-    schedule = BatchSchedule(
-        [store.windows(length, "train") for length in config.lengths],
-        config.length_weights,
-        tokens_per_batch=tokens_per_batch(config, run.device),
-        seed=config.seed,
-    )
-    held_out = held_out_batches(store, config.lengths, tokens=held_out_tokens(config, run.device))
-    if run.optimise(probe, objective, schedule, held_out, reader):
-        run.save(probe, tokenizer, store, channel=channel.summary() if channel else None)
+    with Run(config) as run:
+        encoder = _random_encoder(run, config, pretrained) if config.random_encoder else pretrained
+        store = run.corpus(tokenizer)
+        probe = _new_probe(config, pretrained, encoder, tokenizer_hash(tokenizer))
+        encoder.to(run.device)
+        reader = TokenReader(store, run.device)
+        channel = _channel(config, store, tokenizer)
+        objective = Reconstruction(
+            None if config.condition == "none" else encoder, run.autocast, channel=channel
+        )
+        schedule = BatchSchedule(
+            [store.windows(length, "train") for length in config.lengths],
+            config.length_weights,
+            tokens_per_batch=tokens_per_batch(config, run.device),
+            seed=config.seed,
+        )
+        held_out = held_out_batches(
+            store, config.lengths, tokens=held_out_tokens(config, run.device)
+        )
+        if run.optimise(probe, objective, schedule, held_out, reader):
+            run.save(probe, tokenizer, store, channel=channel.summary() if channel else None)
     return run.out
 
 

@@ -25,7 +25,7 @@ from selmem.measurement.scoring import Models
 from selmem.measurement.selection import select_chunks
 from selmem.measurement.work import PARTIAL, MeasurementWork
 from selmem.overlap import read_overlap
-from selmem.tables import config_hash, write_text
+from selmem.tables import config_hash, require_writable, write_text
 from selmem.tokenization import tokenizer_hash
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ def measure(config: MeasureConfig) -> Path:
         InputError: models that do not belong together, text that is too short, a folder that
             cannot be written or holds a measurement of another configuration.
     """
+    require_writable(config.out)
     processes = find_processes(config.device)
     models, tokenizer = load_models(
         config.encoder,

@@ -123,7 +123,7 @@ def _why_nothing(lengths: Sequence[int], longest: int, max_tokens: int, max_over
         return f"every document is longer than the {max_tokens} tokens that the probe can write"
     return (
         f"text is shorter than a chunk: the longest document has {longest} tokens, "
-        f"{min(lengths)} are needed"
+        f"{min(lengths)} are needed; choose a shorter length or give longer text"
     )
 
 

@@ -54,6 +54,8 @@ class MeasurementWork:
         key = {"chunks": _digest(cells), "batch_tokens": config.batch_tokens}
         folder = config.out / PARTIAL / config_hash(key)[:16]
         self.partial = PartialResults(folder, pad_id=tokenizer.eos_token_id)
+        path = config.frequencies
+        self.frequencies = None if path is None else load_frequencies(path, tokenizer)
         self.donors = [
             derangements([chunk.doc_id for chunk in cell.chunks], draws=1, seed=config.seed)
             # a whole text has no donor of its length
@@ -82,8 +84,6 @@ class MeasurementWork:
     def write_tables(self, metadata: dict[str, Any]) -> None:
         """Write all tables from the results of all batches."""
         config = self.config
-        path = config.frequencies
-        frequencies = None if path is None else load_frequencies(path, self.tokenizer)
         layers = range(self.models.encoder.config.num_hidden_layers)
         exchanged = ["other_state", "other_conv", "other_ssm"]
         exchanged += [f"{kind}_layer_{layer}" for kind in ("other", "mean") for layer in layers]
@@ -97,7 +97,7 @@ class MeasurementWork:
         for number, cell in enumerate(progress):
             arrays = self.partial.read_cell(number, cell, config.batch_tokens)
             tables = cell_tables(
-                cell, arrays, self.tokenizer, naming, frequencies=frequencies, seed=config.seed
+                cell, arrays, self.tokenizer, naming, frequencies=self.frequencies, seed=config.seed
             )
             for name, table in tables.items():
                 parts[name].append(table)

@@ -178,7 +178,10 @@ def _tagged(
     pos, entities = (record.get(column) or none for column in ("pos_tags", "ner_tags"))
     for column, tags in (("pos_tags", pos), ("ner_tags", entities)):
         if len(tags) != len(tokens):
-            raise InputError(f"{where}: {len(tokens)} tokens but {len(tags)} `{column}`")
+            raise InputError(
+                f"{where}: {len(tokens)} tokens but {len(tags)} `{column}`; "
+                "expected one for each token"
+            )
     text, spans = " ".join(tokens), []
     start = 0
     for token in tokens:

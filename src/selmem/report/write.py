@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import jinja2
@@ -14,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 
 from selmem.analysis import Measurement, analyse, load_measurements
-from selmem.errors import InputError
 from selmem.figures import Drawn, draw_figures, draw_model_figure, pooled
 from selmem.report.notes import notes
 from selmem.report.rows import (
@@ -26,7 +24,14 @@ from selmem.report.rows import (
     verdict_rows,
 )
 from selmem.resampling import Resampling
-from selmem.tables import OMISSION, config_hash, read_table, write_table, write_text
+from selmem.tables import (
+    OMISSION,
+    config_hash,
+    read_table,
+    require_writable,
+    write_table,
+    write_text,
+)
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 Tables = Mapping[str, pd.DataFrame]
@@ -65,7 +70,7 @@ def write_report(dirs: Sequence[Path], out: Path, *, resampling: Resampling | No
     """
     resampling = resampling or Resampling()
     measurements = load_measurements(dirs)
-    _check_writable(out)
+    require_writable(out)
     tables = analyse(measurements, resampling)
     metadata = _metadata(measurements, resampling)
     write_tables(tables, out, metadata)
@@ -88,17 +93,6 @@ def write_report(dirs: Sequence[Path], out: Path, *, resampling: Resampling | No
     path = out / "report.html"
     write_text(path, html)
     return path
-
-
-def _check_writable(out: Path) -> None:
-    """Refuse a folder that cannot be written before the long part of the work."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {out}: {error.strerror}; choose a folder you can write to"
-        ) from error
 
 
 def write_tables(tables: Tables, out: Path, metadata: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import yaml
 from transformers import HfArgumentParser
@@ -110,9 +110,11 @@ def parse_config(config_class: type[Config], arguments: Sequence[str], *, prog: 
         prog: what usage messages call the program.
 
     Raises:
-        InputError: a file that is no mapping, an unknown key, a value of another type.
+        InputError: a flag that is unknown, missing or wrong; a file that is no mapping, an
+            unknown key, a value of another type.
     """
-    parser = HfArgumentParser([config_class], prog=prog)
+    usage = f"{prog} [--config FILE] [--SETTING VALUE ...]"
+    parser = _SettingsParser([config_class], prog=prog, usage=usage)
     parser.add_argument("--config", type=Path, help="JSON or YAML file of these settings")
     given = [item for i, item in enumerate(arguments) if _is_config(arguments, i)]
     if given:
@@ -122,10 +124,20 @@ def parse_config(config_class: type[Config], arguments: Sequence[str], *, prog: 
         for action in parser._actions:
             if action.dest in values:
                 action.required, action.default = False, values[action.dest]
-    config: Config = parser.parse_args_into_dataclasses(list(arguments), look_for_args_file=False)[
-        0
-    ]
+    config: Config
+    config, *_, unknown = parser.parse_args_into_dataclasses(
+        list(arguments), look_for_args_file=False, return_remaining_strings=True
+    )
+    if unknown:
+        parser.error(f"unknown settings: {' '.join(unknown)}")
     return config
+
+
+class _SettingsParser(HfArgumentParser):
+    """Raises an InputError for wrong arguments, in place of printing all settings."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
 
 
 def _is_config(arguments: Sequence[str], i: int) -> bool:

@@ -11,24 +11,18 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
-from transformers.utils.logging import (
-    disable_progress_bar,
-    enable_progress_bar,
-    is_progress_bar_enabled,
-)
 
 from selmem.corpus_building import build_store
 from selmem.corpus_store import CorpusStore, TokenReader, is_store, open_store
 from selmem.errors import InputError
 from selmem.probe.configuration_mamba_probe import MambaProbeConfig
+from selmem.progress import no_transformers_bars
 from selmem.runs.arguments import held_out_tokens, tokens_per_batch, training_arguments
 from selmem.runs.config import RunConfig
 from selmem.runs.objectives import Autocast, HeldOut, Objective, mean_bits
@@ -46,7 +40,7 @@ PROGRESS = "selmem_progress.json"  # the last file of a whole checkpoint
 
 
 class Run:
-    """A training run in `config.out`.
+    """A training run in `config.out`; as a context, it leaves nothing behind if its input is wrong.
 
     Raises:
         InputError: the folder holds another run or a model, or there is no run to resume.
@@ -67,6 +61,19 @@ class Run:
         self.curve = LearningCurve(self.checkpoints / CURVE, self._last_step())
         self.best = BestWeights(self.checkpoints / "best.safetensors")
         self._earlier_seconds = _seconds_of(self.last_checkpoint)
+
+    def __enter__(self) -> Self:
+        """Return the run."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_unused: object) -> None:
+        """After wrong input, remove what this run wrote, so that a corrected one can start."""
+        wrong_input = kind is not None and issubclass(kind, InputError)
+        started = self.config.resume or any(self.checkpoints.glob("checkpoint-*"))
+        if wrong_input and self.is_main and not started:
+            shutil.rmtree(self.checkpoints)
+            if not any(self.out.iterdir()):
+                self.out.rmdir()
 
     @property
     def autocast(self) -> Autocast:
@@ -127,7 +134,7 @@ class Run:
             trainer.evaluate()
         if self.config.max_steps > self._last_step():
             resumed = None if self.last_checkpoint is None else str(self.last_checkpoint)
-            with _no_progress_bars():
+            with no_transformers_bars():
                 trainer.train(resume_from_checkpoint=resumed)
         step = max(int(trainer.state.global_step), self._last_step())
         trainer.accelerator.wait_for_everyone()
@@ -157,7 +164,7 @@ class Run:
         model.config.use_cache = True  # the Trainer turned it off
         partial = Path(tempfile.mkdtemp(dir=self.out, prefix=".model.", suffix=".part"))
         try:
-            with _no_progress_bars():
+            with no_transformers_bars():
                 model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
             write_text(partial / "training.json", json.dumps(summary, indent=2) + "\n")
@@ -246,18 +253,6 @@ class _Progress(TrainerCallback):
         if self._run.is_main:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_text(folder / PROGRESS, json.dumps({"seconds": self._run.seconds()}) + "\n")
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing a bar for every file that it writes."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
 
 
 def _check_rows(schedule: BatchSchedule, arguments: TrainingArguments) -> None:
