@@ -138,6 +138,7 @@ def as_pairs(sources, effects, **changes):
 
 def test_pairs_are_matched_by_document_and_a_planted_dialect_gap_is_found():
     table = pair_table(as_pairs(("aave", "sae"), (0.8, 0.0)), FEW).set_index("outcome")
+    assert table.index[0] == "recovered_fraction"
     assert table.loc["recovered_fraction", "ci_low"] > 0
     assert table.loc["omission_count", "loss_difference"] > 0
     assert set(table["n_pairs"]) == {40}
