@@ -257,23 +257,23 @@ def _moments(
 ) -> tuple[Floats, Floats]:
     """Return totals (R, C, k) and the covariance matrices of the totals (R, C, k, k)."""
     n_cells, k = columns.shape[1:]
+    first, second = np.triu_indices(k)
     totals = np.zeros((len(weights), n_cells, k))
-    covariances = np.zeros((len(weights), n_cells, k, k))
+    triangles = np.zeros((len(weights), n_cells, len(first)))
     for label in np.unique(strata):
         inside = strata == label
         w, x = weights[:, inside], columns[inside]
-        n = x.shape[0]
+        n = len(x)
         sums = (w @ x.reshape(n, -1)).reshape(totals.shape)
         totals += sums
-        if n == 1:
-            continue
-        for i in range(k):
-            for j in range(i, k):
-                products = w @ (x[:, :, i] * x[:, :, j])
-                covariance = (products - sums[..., i] * sums[..., j] / n) * (n / (n - 1))
-                covariances[..., i, j] += covariance
-                if i != j:
-                    covariances[..., j, i] += covariance
+        if n > 1:
+            products = (w @ (x[..., first] * x[..., second]).reshape(n, -1)).reshape(
+                triangles.shape
+            )
+            triangles += (products - sums[..., first] * sums[..., second] / n) * (n / (n - 1))
+    covariances = np.empty((len(weights), n_cells, k, k))
+    covariances[..., first, second] = triangles
+    covariances[..., second, first] = triangles
     return totals, covariances
 
 

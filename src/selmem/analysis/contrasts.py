@@ -1,6 +1,7 @@
 """Differences between tags, and between models on the same chunks, tested by document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -66,10 +67,8 @@ def tag_contrast_table(measurement: Measurement, resampling: Resampling) -> pd.D
     """
     words = measurement.words[~measurement.words["cut"]].assign(one=1.0)
     tables = [
-        _tag_rows(part, scheme, outcome, resampling).assign(source=source, length=length)
+        _tag_rows(part, resampling).assign(source=source, length=length)
         for source, length, part in each_group(words)
-        for scheme in SCHEMES
-        for outcome in WORD_OUTCOMES
     ]
     tables = [table for table in tables if len(table)]
     if not tables:
@@ -78,28 +77,64 @@ def tag_contrast_table(measurement: Measurement, resampling: Resampling) -> pd.D
     return found.assign(encoder=measurement.encoder, probe=measurement.probe)
 
 
-def _tag_rows(words: pd.DataFrame, scheme: str, name: str, resampling: Resampling) -> pd.DataFrame:
-    top_name, bottom_name, sign = WORD_OUTCOMES[name]
-    labels = np.array([str(tag) for tag in words[scheme].cat.categories], dtype=object)
-    codes = words[scheme].cat.codes.to_numpy().astype(np.int64)
-    if len(labels) < 2 or not (codes >= 0).any():
+@dataclass(frozen=True)
+class _TagSums:
+    """Sums per document of each tag's words and of all other annotated words, (G, tags) each."""
+
+    scheme: str
+    outcome: str
+    tags: NDArray[np.object_]
+    own: tuple[Floats, Floats]
+    others: tuple[Floats, Floats]
+    n_words: NDArray[np.int64]
+    strata: NDArray[np.int64]
+
+
+def _tag_sums(words: pd.DataFrame) -> Iterator[_TagSums]:
+    pairs = list(dict.fromkeys((top, bottom) for top, bottom, _ in WORD_OUTCOMES.values()))
+    for scheme in SCHEMES:
+        labels = np.array([str(tag) for tag in words[scheme].cat.categories], dtype=object)
+        codes = words[scheme].cat.codes.to_numpy().astype(np.int64)
+        found = document_sums(words, codes, len(labels), pairs)
+        n_words = found.n_rows.sum(axis=0).astype(np.int64)
+        for outcome, (top_name, bottom_name, _) in WORD_OUTCOMES.items():
+            top, bottom = found.sums[top_name, bottom_name]
+            rest = [x.sum(axis=1, keepdims=True) - x for x in (top, bottom)]
+            used = (bottom.sum(axis=0) > 0) & (rest[1].sum(axis=0) > 0)
+            if used.any():
+                own, others = (top[:, used], bottom[:, used]), (rest[0][:, used], rest[1][:, used])
+                kept = labels[used], own, others, n_words[used], found.strata
+                yield _TagSums(scheme, outcome, *kept)
+
+
+def _tag_rows(words: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
+    sums = list(_tag_sums(words))
+    if not sums:
         return pd.DataFrame()
-    found = document_sums(words, codes, len(labels), [(top_name, bottom_name)])
-    top, bottom = found.sums[top_name, bottom_name]
-    rest = tuple(x.sum(axis=1, keepdims=True) - x for x in (top, bottom))
-    used = (bottom.sum(axis=0) > 0) & (rest[1].sum(axis=0) > 0)
-    if not used.any():
-        return pd.DataFrame()
-    own, others = (top[:, used], bottom[:, used]), (rest[0][:, used], rest[1][:, used])
-    result = combine([difference(own, others, resampling, strata=found.strata)], [sign])
+    own, others = (
+        tuple(np.concatenate([getattr(s, side)[i] for s in sums], axis=1) for i in (0, 1))
+        for side in ("own", "others")
+    )
+    result = difference((own[0], own[1]), (others[0], others[1]), resampling, strata=sums[0].strata)
+    ends = np.cumsum([len(s.tags) for s in sums])
+    return pd.concat(
+        [
+            _tag_table(part, result.part(slice(int(end) - len(part.tags), int(end))))
+            for part, end in zip(sums, ends, strict=True)
+        ]
+    )
+
+
+def _tag_table(sums: _TagSums, plain: Bootstrap) -> pd.DataFrame:
+    result = combine([plain], [WORD_OUTCOMES[sums.outcome][2]])
     low, high = result.interval()
     p = result.p_value()
-    value, other = _ratio(own), _ratio(others)
+    value, other = _ratio(sums.own), _ratio(sums.others)
     return pd.DataFrame(
         {
-            "scheme": scheme,
-            "tag": labels[used],
-            "outcome": name,
+            "scheme": sums.scheme,
+            "tag": sums.tags,
+            "outcome": sums.outcome,
             "value": value,
             "value_of_others": other,
             "difference": result.value,
@@ -107,8 +142,8 @@ def _tag_rows(words: pd.DataFrame, scheme: str, name: str, resampling: Resamplin
             "ci_high": high,
             "p_value": p,
             "p_holm": holm(p)[0],
-            "odds_ratio": odds_ratio(value, other) if name in RATES else np.nan,
-            "n_words": found.n_rows[:, used].sum(axis=0).astype(int),
+            "odds_ratio": odds_ratio(value, other) if sums.outcome in RATES else np.nan,
+            "n_words": sums.n_words,
             "n_documents": result.n_documents,
         }
     )
