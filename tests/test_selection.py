@@ -11,7 +11,7 @@ from selmem.cli import main
 from selmem.corpora import read_documents
 from selmem.encoder import read_state
 from selmem.errors import InputError
-from selmem.measurement import MeasureConfig, measure
+from selmem.measurement import MeasureConfig, measure, work
 from selmem.measurement.cells import Cell
 from selmem.measurement.selection import select_chunks
 from selmem.overlap import Overlap, find_overlap, write_overlap
@@ -114,6 +114,23 @@ def test_bits_of_a_whole_text_are_those_of_plain_forward_passes(measured, releas
         assert texts.token_ids[chunk.chunk_id].tolist() == [*written, 0][: [*written, 0].index(0)]
 
 
+def test_reconstructions_that_do_not_end_are_cut_sixteen_tokens_behind_each_text(
+    config, tmp_path, monkeypatch
+):
+    score_batch = work.score_batch
+
+    def endless(models, token_ids, **arguments):
+        arrays = score_batch(models, token_ids, **arguments)
+        shape = (len(token_ids), token_ids.shape[1] + 16)
+        return {**arrays, "reconstruction": np.full(shape, 7, np.int32)}
+
+    monkeypatch.setattr(work, "score_batch", endless)
+    out = measure(replace(config, lengths=(WHOLE_TEXT,), controls=False, out=tmp_path / "o"))
+    table = read_table(out / "reconstructions.parquet").to_pandas()
+    assert table["length"].nunique() > 2
+    assert (table["token_ids"].str.len() == table["length"] + 16).all()
+
+
 def test_controls_are_for_chunks_of_one_length(measured):
     tokens = measured["tokens"]
     assert whole(tokens)["probe_bits_other_state"].isna().all()
@@ -127,14 +144,16 @@ def test_texts_too_long_to_be_measured_whole_are_counted(config, measured):
     assert run["cells"][1]["n_chunks"] == len(whole(measured["chunks"])) == len(TEXTS) - 1
 
 
-def test_batches_hold_chunks_of_one_length(source, tokenizer):
+def test_batches_of_whole_texts_hold_every_text_once_and_keep_within_their_size(source, tokenizer):
     [cell] = select(source, tokenizer).cells
-    rows = [rows for batch in cell.batches(64) for rows in range(len(cell.chunks))[batch]]
+    batches = list(cell.batches(64))
+    rows = [row for batch in batches for row in range(len(cell.chunks))[batch]]
     assert rows == list(range(len(cell.chunks)))
-    for batch in cell.batches(64):
-        sizes = {chunk.length for chunk in cell.chunks[batch]}
-        assert len(sizes) == 1
-        assert sizes.pop() * (batch.stop - batch.start) <= 64
+    assert 1 < len(batches) < len(cell.chunks)
+    for batch in batches:
+        assert max(cell.n_tokens[batch]) * (batch.stop - batch.start) <= 64
+    alone = [batch.stop - batch.start for batch in cell.batches(1)]
+    assert alone == [1] * len(cell.chunks)
 
 
 def test_batches_of_chunks_of_one_length_are_full(source, tokenizer):

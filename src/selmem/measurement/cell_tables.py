@@ -16,7 +16,7 @@ from selmem.frequency import Frequencies
 from selmem.measurement.cells import Cell
 from selmem.measurement.matching import Matched, match_chunks
 from selmem.measurement.placement import token_texts
-from selmem.measurement.scoring import Arrays, until_eos
+from selmem.measurement.scoring import EXTRA_TOKENS, Arrays, until_eos
 from selmem.tables import CHUNKS, RECONSTRUCTIONS, TOKENS, WORDS
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
@@ -52,7 +52,10 @@ def cell_tables(
         frequencies: of tokens and words, if known.
         seed: of the draws behind the chance rate.
     """
-    written = [until_eos(row, tokenizer.eos_token_id) for row in arrays["reconstruction"].tolist()]
+    written = [
+        until_eos(row[: chunk.length + EXTRA_TOKENS].tolist(), tokenizer.eos_token_id)
+        for row, chunk in zip(arrays["reconstruction"], cell.chunks, strict=True)
+    ]
     argmax = [
         row[: chunk.length].astype(np.int32)
         for row, chunk in zip(arrays["argmax"], cell.chunks, strict=True)

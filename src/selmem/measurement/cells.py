@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +34,14 @@ class Cell:
         return f"{self.source}, {length_name(self.length)}"
 
     def batches(self, batch_tokens: int) -> Iterator[slice]:
-        """Yield the rows of each batch: chunks of one length, together about `batch_tokens`."""
-        first = 0
-        for n_tokens, same in groupby(self.n_tokens.tolist()):
-            end = first + len(list(same))
-            rows = max(1, batch_tokens // n_tokens)
-            for start in range(first, end, rows):
-                yield slice(start, min(start + rows, end))
-            first = end
+        """Yield the rows of each batch; filled up, a batch has about `batch_tokens` tokens."""
+        widths = self.n_tokens  # ascending, so the last row is the longest
+        start = 0
+        while start < len(widths):
+            sizes = widths[start:] * np.arange(1, len(widths) - start + 1)
+            end = start + max(1, int((sizes <= batch_tokens).sum()))
+            yield slice(start, end)
+            start = end
 
 
 def length_name(length: int) -> str:

@@ -50,32 +50,60 @@ class Models:
         reduced = self.precision != torch.float32
         return torch.autocast(self.device.type, dtype=self.precision, enabled=reduced)
 
-    def state(self, token_ids: Tensor) -> MambaState:
-        """Return the encoder's state after each text, (B, T)."""
+    def state(self, token_ids: Tensor, n_tokens: Tensor | None = None) -> MambaState:
+        """Return the encoder's state after each text, (B, T); of row i the first n_tokens[i]."""
+        mask = None
+        if n_tokens is not None and bool((n_tokens < token_ids.shape[1]).any()):
+            token_ids, mask = to_left_padding(token_ids, n_tokens)
         with self.autocast():
-            return read_state(self.encoder, token_ids)
+            return read_state(self.encoder, token_ids, mask)
+
+
+def to_left_padding(token_ids: Tensor, n_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return texts with what follows them moved in front, and the mask of their own tokens.
+
+    Args:
+        token_ids: (B, T).
+        n_tokens: (B,), at most T.
+
+    >>> ids, mask = to_left_padding(torch.tensor([[5, 6, 7], [8, 0, 0]]), torch.tensor([3, 1]))
+    >>> ids.tolist(), mask.tolist()
+    ([[5, 6, 7], [0, 0, 8]], [[1, 1, 1], [0, 0, 1]])
+    """
+    place = torch.arange(token_ids.shape[1], device=token_ids.device)
+    n_padding = token_ids.shape[1] - n_tokens.to(token_ids.device)[:, None]
+    return token_ids.gather(1, (place - n_padding) % len(place)), (place >= n_padding).long()
 
 
 @torch.no_grad()
 def score_batch(
-    models: Models, token_ids: Tensor, *, donors: Tensor | None, means: MambaState | None
+    models: Models,
+    token_ids: Tensor,
+    *,
+    n_tokens: Tensor | None = None,
+    donors: Tensor | None,
+    means: MambaState | None,
 ) -> Arrays:
     """Return the results of one batch as arrays whose first axis is the chunk.
+
+    Texts may differ in length: then what follows them must be EOS, and what the arrays hold behind
+    their EOS, or in a reconstruction behind n_tokens + `EXTRA_TOKENS`, says nothing about them.
 
     Args:
         models: see `Models`.
         token_ids: int64, (B, T).
+        n_tokens: tokens of each text, (B,); T for all if None.
         donors: for the test-time controls, chunks of other documents, (B, T).
         means: likewise the mean state, one row.
 
     Returns:
         probe_bits, null_bits, base_bits, confidence (float32) and argmax, null_argmax (int32), all
-        (B, T + 1) with EOS last; reconstruction (B, up to T + 16) int32, filled up with EOS; for
-        every control probe_bits_<control> (B, T + 1). What was not measured is absent.
+        (B, T + 1) with EOS after the text; reconstruction (B, up to T + 16) int32, filled up with
+        EOS; for every control probe_bits_<control> (B, T + 1). What was not measured is absent.
     """
     token_ids = token_ids.to(models.device)
     inputs, labels = models.probe.teacher_forcing(token_ids)
-    state = models.state(token_ids)
+    state = models.state(token_ids, n_tokens)
     arrays: Arrays = {}
     with models.autocast():
         forced = _forced(models.probe, models.probe.initial_state(state), inputs, labels)

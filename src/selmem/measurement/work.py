@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
@@ -74,8 +75,9 @@ class MeasurementWork:
                 if not self.partial.has_batch(number, rows.start):
                     arrays = score_batch(
                         self.models,
-                        _token_ids(cell, rows),
-                        donors=None if donors is None else _token_ids(cell, donors[0, rows]),
+                        self._token_ids(cell, rows),
+                        n_tokens=torch.from_numpy(cell.n_tokens[rows]),
+                        donors=None if donors is None else self._token_ids(cell, donors[0, rows]),
                         means=means.get(cell.length),
                     )
                     self.partial.write_batch(number, rows.start, arrays)
@@ -128,11 +130,17 @@ class MeasurementWork:
         ]
         with _progress(batches, f"mean states of {length} tokens") as progress:
             for number, rows in batches:
-                found = sum_states(self.models, _token_ids(self.cells[number], rows))
+                found = sum_states(self.models, self._token_ids(self.cells[number], rows))
                 total = MambaState(total.conv + found.conv, total.ssm + found.ssm)
                 n_chunks += rows.stop - rows.start
                 progress.update(rows.stop - rows.start)
         return total, n_chunks
+
+    def _token_ids(self, cell: Cell, rows: slice | npt.NDArray[np.int64]) -> Tensor:
+        """Return the texts of a batch, (B, T), filled up with EOS behind them."""
+        indices = range(len(cell.chunks))[rows] if isinstance(rows, slice) else rows.tolist()
+        texts = [torch.tensor(cell.chunks[index].token_ids) for index in indices]
+        return pad_sequence(texts, True, padding_value=self.tokenizer.eos_token_id)
 
     def _batches(self) -> Iterator[Batch]:
         for number, cell in enumerate(self.cells):
@@ -141,11 +149,6 @@ class MeasurementWork:
 
     def _share(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return islice(batches, self.processes.rank, None, self.processes.world)
-
-
-def _token_ids(cell: Cell, rows: slice | npt.NDArray[np.int64]) -> Tensor:
-    indices = range(len(cell.chunks))[rows] if isinstance(rows, slice) else rows.tolist()
-    return torch.tensor([cell.chunks[index].token_ids for index in indices])
 
 
 def _progress(batches: Sequence[Batch], stage: str) -> "tqdm[Any]":
