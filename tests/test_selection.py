@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import selmem
+from selmem.analysis import load_measurement
+from selmem.analysis.pairs import pair_table
 from selmem.cli import main
 from selmem.corpora import read_documents
 from selmem.encoder import read_state
@@ -16,6 +18,7 @@ from selmem.measurement.cells import Cell
 from selmem.measurement.selection import select_chunks
 from selmem.overlap import Overlap, find_overlap, write_overlap
 from selmem.probe_loading import load_probe
+from selmem.resampling import Resampling
 from selmem.tables import WHOLE_TEXT, read_table
 from selmem.tokenization import load_tokenizer
 from tiny_release import KNOWN_SENTENCES, make_release
@@ -142,6 +145,29 @@ def test_texts_too_long_to_be_measured_whole_are_counted(config, measured):
     assert run["n_too_long"] == {"texts": 1}
     assert run["cells"][1]["length"] == 0
     assert run["cells"][1]["n_chunks"] == len(whole(measured["chunks"])) == len(TEXTS) - 1
+
+
+def test_whole_texts_of_two_varieties_are_paired_by_line(config, tmp_path):
+    for name in ("aave", "sae"):
+        lines = [" ".join(KNOWN_SENTENCES[i % 8].split()[: 5 + i // 8]) for i in range(16)]
+        if name == "aave":
+            lines = [line + "." * (i % 2) for i, line in enumerate(lines)]
+            lines[3] += " and more"
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    data = tuple(f"{name}={tmp_path}/{name}.txt#lines" for name in ("aave", "sae"))
+    lengths = (WHOLE_TEXT,)
+    out = measure(replace(config, data=data, lengths=lengths, controls=False, out=tmp_path / "out"))
+    measurement = load_measurement(out)
+    assert measurement.lengths == (WHOLE_TEXT,)
+    table = pair_table(measurement, Resampling(n_resamples=50)).set_index("outcome")
+    assert table.index[0] == "recovered_fraction"
+    row = table.loc["recovered_fraction"]
+    sizes = measurement.chunks.pivot(index="doc_id", columns="source", values="n_tokens")
+    ratio = sizes["aave"] / sizes["sae"]
+    assert ratio["4"] > 1.25
+    assert row["n_pairs"] == ratio.between(0.8, 1.25).sum() >= 10
+    assert row["n_pairs_left_out"] == 16 - row["n_pairs"]
+    assert np.isfinite([row["ci_low"], row["ci_high"], row["adjusted_difference"]]).all()
 
 
 def test_batches_of_whole_texts_hold_every_text_once_and_keep_within_their_size(source, tokenizer):
