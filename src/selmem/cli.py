@@ -32,9 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
-    if rest and not arguments.takes_fields:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
+        if rest and not arguments.takes_fields:
+            raise InputError(
+                f"unknown arguments: {' '.join(rest)}; see `selmem {arguments.command} --help`"
+            )
         with terminal_log(logging.DEBUG if arguments.verbose else arguments.log_level):
             arguments.run(rest if arguments.takes_fields else arguments)
     except USER_ERRORS as error:

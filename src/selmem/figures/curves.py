@@ -152,6 +152,7 @@ def by_perplexity(table: pd.DataFrame, correlations: pd.DataFrame, *, title: str
         title: of the figure.
     """
     table = table[table["omission_count"].notna() & (table["scale"] == "half octaves")]
+    table = table[table["n_chunks"] >= 3]
     lengths = pick(table["length"].unique())
     if not lengths:
         return None
@@ -162,7 +163,7 @@ def by_perplexity(table: pd.DataFrame, correlations: pd.DataFrame, *, title: str
     with canvas(len(lengths), height=4.0, title=title, **_STRIPS) as (figure, axes):
         strips = axes[len(lengths) :]
         for axis, strip, length in zip(axes, strips, lengths, strict=False):
-            rows = table[(table["length"] == length) & (table["n_chunks"] >= 3)]
+            rows = table[table["length"] == length]
             rows = rows.assign(middle=rows["perplexity_from"] * 2**0.25)
             curve(axis, rows, "middle", "omission_count", label="count", index=0)
             curve(axis, rows, "middle", "omission_aligned", label="aligned", index=1)
