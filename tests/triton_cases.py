@@ -254,3 +254,16 @@ def test_the_largest_logit_is_chosen_and_ended_rows_stay_ended(vocabulary, dtype
         results.append((token, ended, recent))
     for plain, fast in zip(*results, strict=True):
         assert torch.equal(plain, fast)
+
+
+def test_a_step_of_the_backbone_equals_plain_operations(monkeypatch):
+    encoder = small_encoder().to(DEVICE)
+    results = []
+    for implementation in ("torch", "triton"):
+        monkeypatch.setenv("SELMEM_SCAN", implementation)
+        state = read_state(encoder, token_ids(3, 5).to(DEVICE))
+        with torch.no_grad():
+            hidden = encoder.backbone.step(token_ids(3, 1)[:, 0].to(DEVICE), state)
+        results.append((hidden, state.conv, state.ssm))
+    for plain, fast in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)

@@ -43,17 +43,21 @@ class ModelFiles:
     repo_id: str
 
     def find(self, name: str, reason: str) -> Path:
-        """Return the committed file `name`, or the one in the model's folder.
+        """Return the file `name` of the model's folder, or the committed one.
+
+        A folder with a table `omission` of its own uses no committed table.
 
         Raises:
             InputError: there is none; says `reason`.
         """
-        for folder in (self.tables, self.path):
+        measured_here = (self.path / "omission.parquet").is_file()
+        folders = [self.path] if measured_here else [self.path, self.tables]
+        for folder in folders:
             if (folder / name).is_file():
                 return folder / name
         raise InputError(
-            f"{self.repo_id} {reason}: {name} is neither in {self.tables} nor in "
-            f"{self.path}; a model gets no card before that"
+            f"{self.repo_id} {reason}: {name} is not in "
+            f"{' nor in '.join(map(str, folders))}; a model gets no card before that"
         )
 
     def json(self, name: str, reason: str) -> dict[str, Any]:

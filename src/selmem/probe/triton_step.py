@@ -35,7 +35,7 @@ def selective_state_update(
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
     block = 64
     state_kernel[(cdiv(channels, block), batch)](
-        state, x, dt, A, B, C, D, z, dt_bias, y,
+        state, x, dt, A.contiguous(), B, C, D, z, dt_bias, y,
         x.stride(0), dt.stride(0), B.stride(0), C.stride(0), z.stride(0),
         CHANNELS=channels, N=n_states, NP=1 << (n_states - 1).bit_length(), BD=block, num_warps=4,
     )  # fmt: skip
@@ -56,7 +56,7 @@ def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) 
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
     block = 256
     window_kernel[(cdiv(channels, block), batch)](
-        window, x, weight, bias, y, x.stride(0),
+        window, x, weight.contiguous(), bias, y, x.stride(0),
         CHANNELS=channels, WIDTH=width, BD=block, BIAS=bias is not None, num_warps=4,
     )  # fmt: skip
     return y
