@@ -137,7 +137,7 @@ def count_names(record):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_the_script_makes_the_committed_file_again(tmp_path):
     if find_spec("spacy") is None or installed_tagger() != TAGGER[1]:
         pytest.skip(f"needs spaCy and {' '.join(TAGGER)}")

@@ -181,6 +181,6 @@ def test_coverage_script_finds_the_studentised_interval_near_95_and_the_token_te
 
 def test_a_thousand_documents_and_two_hundred_groups_resample_in_seconds():
     data = clustered(np.random.default_rng(9), 1000, 200)
-    start = time.perf_counter()
+    start = time.process_time()
     bootstrap(*data, Resampling()).rate_interval()
-    assert time.perf_counter() - start < 15
+    assert time.process_time() - start < 15
