@@ -13,6 +13,7 @@ from selmem import load_encoder, read_state
 from selmem.corpus_building import build_store
 from selmem.encoder import fingerprint
 from selmem.errors import InputError
+from selmem.measurement.models import load_models
 from selmem.probe import MambaProbe, MambaProbeConfig
 from selmem.runs.config import parse_config
 from selmem.tokenization import load_tokenizer, tokenizer_hash
@@ -163,6 +164,25 @@ def test_every_condition_trains_on_the_same_data(materials, tmp_path, condition)
         assert probe.null_ssm.abs().sum() > 0
 
 
+@pytest.mark.parametrize("condition", ["state", "none"])
+def test_probe_with_extra_layers_starts_as_the_one_without_and_ends_elsewhere(
+    materials, tmp_path, condition
+):
+    flat, deep = (
+        run(materials, tmp_path / str(n), condition=condition, extra_layers=n, max_steps=4)
+        for n in (0, 2)
+    )
+    start, end = (
+        [curve(folder)[row]["mean_held_out_bits"] for folder in (flat, deep)] for row in (0, -1)
+    )
+    assert start[0] == start[1]
+    assert end[0] != end[1]
+    models, _ = load_models(
+        materials["encoder"], str(flat), None, {"deep": str(deep)}, device=torch.device("cpu")
+    )
+    assert models.others["deep"].config.extra_layers == 2
+
+
 def test_random_encoder_is_saved_and_is_what_the_probe_reads(materials, tmp_path):
     out = run(materials, tmp_path / "probe", random_encoder=True, max_steps=1)
     probe = AutoModel.from_pretrained(out)
@@ -265,6 +285,7 @@ def test_bfloat16_halves_the_file(trained, materials, tmp_path):
         ({"max_steps": -1}, "max_steps is -1, expected at least 0"),
         ({"held_out": 2.0}, "held_out is 2.0, expected a share"),
         ({"resume": True}, "holds no run to resume"),
+        ({"extra_layers": -1}, "extra_layers is -1, expected at least 0"),
         ({"accumulation_steps": 9}, "fewer than its 9 parts"),
         ({"init": "random", "init_probe": "x"}, "choose one"),
     ],

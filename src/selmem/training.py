@@ -53,6 +53,9 @@ class TrainConfig(RunConfig):
         default_factory=LENGTH_WEIGHTS.copy,
         metadata={"help": "share of the batches, hence of the tokens, of each length; any scale"},
     )
+    extra_layers: int = option(
+        0, "control: layers behind those that get the state; they start from zero, as identities"
+    )
     init: Literal["encoder", "random"] = option("encoder", "weights that the probe starts from")
     init_probe: str | None = option(None, "folder of a probe whose weights to start from instead")
     random_encoder: bool = option(
@@ -79,6 +82,8 @@ class TrainConfig(RunConfig):
                 f"there are {len(self.lengths)} lengths and {len(self.length_weights)} "
                 "length_weights; give one weight per length"
             )
+        if self.extra_layers < 0:
+            raise InputError(f"extra_layers is {self.extra_layers}, expected at least 0")
         if self.channel_erasure and not self.channel_words:
             raise InputError("channel_erasure needs channel_words, the number of words to redraw")
         if self.init == "random" and self.init_probe is not None:
@@ -135,6 +140,7 @@ def _new_probe(
         encoder_fingerprint=encoder.fingerprint,
         tokenizer_hash=tokens,
         max_chunk_tokens=max(config.lengths),
+        extra_layers=config.extra_layers,
         pad_token_id=pretrained.config.eos_token_id,
     )
     if config.init_probe is not None:

@@ -104,6 +104,7 @@ def _model_facts(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     layers, width = config["num_hidden_layers"], config["state_size"] + config["conv_kernel"]
     return {
         **{name: config.get(name) for name in names},
+        "extra_layers": config.get("extra_layers", 0),
         "n_parameters": _n_parameters(path),
         "state_values": layers * inner * width,
     }

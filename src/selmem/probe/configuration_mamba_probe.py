@@ -19,6 +19,9 @@ class MambaProbeConfig(PreTrainedConfig):
         tokenizer_hash: hash of the tokenizer that encoder and probe share.
         condition: the part of the state that the probe sees: "state" (all of it), "conv", "ssm",
             or "none" (a learned constant instead).
+        extra_layers: layers after the `num_hidden_layers` that start from the encoder's state; they
+            start from zero, and at first change nothing. As a control: does a larger reader find
+            more in the state?
         max_chunk_tokens: longest text in tokens that the probe was trained to write back.
         training: what the probe was trained on (tokens, steps, seed, held-out bits), if known.
     """
@@ -56,6 +59,7 @@ class MambaProbeConfig(PreTrainedConfig):
     encoder_fingerprint: str | None = None
     tokenizer_hash: str | None = None
     condition: str = "state"
+    extra_layers: int = 0
     max_chunk_tokens: int = 256
     training: dict[str, Any] | None = None
 
@@ -63,7 +67,7 @@ class MambaProbeConfig(PreTrainedConfig):
         """Derive the inner sizes and check what the type system cannot.
 
         Raises:
-            ValueError: for an unknown condition or a length below one token.
+            ValueError: for an unknown condition, no tokens, or a negative number of layers.
         """
         if self.intermediate_size == 0:
             self.intermediate_size = int(self.expand * self.hidden_size)
@@ -73,6 +77,8 @@ class MambaProbeConfig(PreTrainedConfig):
             raise ValueError(f"condition is {self.condition!r}, expected one of {CONDITIONS}")
         if self.max_chunk_tokens < 1:
             raise ValueError(f"max_chunk_tokens is {self.max_chunk_tokens}, expected at least 1")
+        if self.extra_layers < 0:
+            raise ValueError(f"extra_layers is {self.extra_layers}, expected at least 0")
         super().__post_init__(**kwargs)
 
     @property

@@ -57,7 +57,7 @@ def rows_at_a_time(model: Any) -> int:
     """Return how many rows the memory of the model's device holds, at most MOST_ROWS."""
     config = model.config
     per_channel = 4 * config.state_size + 4 * config.conv_kernel
-    row = config.num_hidden_layers * config.intermediate_size * per_channel
+    row = len(model.backbone.layers) * config.intermediate_size * per_channel
     row += 4 * config.vocab_size
     free, _ = torch.cuda.mem_get_info(model.device)
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)

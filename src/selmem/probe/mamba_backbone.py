@@ -73,10 +73,16 @@ def step_layout(values: Tensor) -> Tensor:
 
 
 class MambaMixer(nn.Module):
-    """Gate, short convolution and selective scan of one layer."""
+    """Gate, short convolution and selective scan of one layer.
 
-    def __init__(self, config: Any) -> None:
+    Args:
+        config: a MambaProbeConfig or transformers' MambaConfig.
+        silent: initialise it such that it puts out zero, yet can learn.
+    """
+
+    def __init__(self, config: Any, *, silent: bool = False) -> None:
         super().__init__()
+        self.silent = silent
         self.state_size = config.state_size
         self.time_step_rank = int(config.time_step_rank)
         inner = config.intermediate_size
@@ -138,11 +144,11 @@ class MambaMixer(nn.Module):
 class MambaBlock(GradientCheckpointingLayer):
     """Residual connection of what came before, norm and mixer."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, *, silent: bool = False) -> None:
         super().__init__()
         self.residual_in_fp32 = config.residual_in_fp32
         self.norm = MambaRMSNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.mixer = MambaMixer(config)
+        self.mixer = MambaMixer(config, silent=silent)
 
     def forward(
         self,
@@ -198,7 +204,9 @@ class MambaBackbone(nn.Module):
             raise ValueError(f"hidden_act is {config.hidden_act!r}; only 'silu' is implemented")
         self.config = config
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(MambaBlock(config) for _ in range(config.num_hidden_layers))
+        extra = getattr(config, "extra_layers", 0)
+        kinds = [False] * config.num_hidden_layers + [True] * extra
+        self.layers = nn.ModuleList(MambaBlock(config, silent=silent) for silent in kinds)
         self.norm_f = MambaRMSNorm(config.hidden_size, config.layer_norm_epsilon)
 
     def forward(
@@ -285,7 +293,9 @@ def init_mixer(mixer: MambaMixer, config: Any) -> None:
         init.zeros_(mixer.conv1d.bias)
     out = mixer.out_proj.weight
     init.kaiming_uniform_(out, a=math.sqrt(5))
-    if config.rescale_prenorm_residual and not getattr(out, "_is_hf_initialized", False):
+    if mixer.silent:
+        init.zeros_(out)
+    elif config.rescale_prenorm_residual and not getattr(out, "_is_hf_initialized", False):
         out /= math.sqrt(config.num_hidden_layers)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -84,6 +85,12 @@ class MambaState:
         if condition == "ssm":
             return replace(self, conv=torch.zeros_like(self.conv))
         raise ValueError(f"condition is {condition!r}, expected 'state', 'conv' or 'ssm'")
+
+    def deepened(self, n_layers: int) -> "MambaState":
+        """Return the state with `n_layers` further layers behind its own, all zero."""
+        if n_layers == 0:
+            return self
+        return self.map(lambda part: F.pad(part, (0, 0, 0, 0, 0, 0, 0, n_layers)))
 
     @property
     def batch_size(self) -> int:

@@ -122,7 +122,9 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         if not random_init:
             weights = {name: value.float() for name, value in encoder.state_dict().items()}
             absent = probe.load_state_dict(weights, strict=False)
-            unknown = [n for n in absent.missing_keys if not n.startswith("null_")]
+            layers = range(probe.config.num_hidden_layers, len(probe.backbone.layers))
+            own = ("null_", *(f"backbone.layers.{layer}." for layer in layers))
+            unknown = [n for n in absent.missing_keys if not n.startswith(own)]
             if unknown or absent.unexpected_keys:
                 raise ValueError(
                     f"the encoder's weights do not fit: missing {unknown}, "
@@ -178,6 +180,8 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
     def initial_state(self, state: Any = None, batch: int | None = None) -> MambaState:
         """Return the state that the probe starts from: what its condition leaves of `state`.
 
+        Only the first `num_hidden_layers` get any of it; extra layers start from zero.
+
         Args:
             state: MambaState or transformers cache; for a null probe, only its rows count.
             batch: number of rows, where there is no state.
@@ -190,14 +194,15 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         if batch is None and isinstance(state, MambaState):
             batch = state.batch_size
         if batch is not None and self.config.condition == "none":
-            return self._null_state(batch)
+            return self._null_state(batch).deepened(self.config.extra_layers)
         if not isinstance(state, MambaState):
             raise ValueError(
                 "there is no state to start from: pass state=selmem.read_state(encoder, ...) or "
                 "the cache of a MambaForCausalLM"
             )
         self._check_state(state, state.batch_size if batch is None else batch)
-        return state.to(self.device).keep(self.config.condition)
+        kept = state.to(self.device).keep(self.config.condition)
+        return kept.deepened(self.config.extra_layers)
 
     def _null_state(self, batch: int) -> MambaState:
         shape = (-1, batch, -1, -1)
