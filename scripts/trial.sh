@@ -20,7 +20,6 @@
 # mamba-tiny, mamba-tiny-probe and mamba-tiny-null-probe (default: the bundled ones), MAX_CHUNKS the
 # most chunks of a source and length (default 300; a third of it at 256 tokens), SELMEM the command
 # (default: selmem), PYTHON the interpreter (default: python).
-@@NUMBERS@@
 set -eu
 
 out=$1

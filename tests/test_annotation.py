@@ -54,12 +54,29 @@ def test_words_of_a_long_text_stand_where_they_do_in_a_short_one(monkeypatch):
     assert len(long) == 20 * len(short)
 
 
+@pytest.mark.usefixtures("spacy_model")
+def test_words_of_a_span_are_those_of_the_whole_text_and_far_ones_are_not_looked_for(monkeypatch):
+    monkeypatch.setattr("selmem.annotation._MAX_PIECE", 300)
+    given = [document((TEXT + "\n") * 20), document(TEXT, doc_id="e")]
+    whole = list(annotate(given))
+    spans = [[(700, 750), (760, 770)], [(0, 3)]]
+    some = list(annotate(given, spans=spans))
+    for start, end in spans[0]:
+        assert within(some[0], start, end) == within(whole[0], start, end) != []
+    assert len(some[0].words) < len(whole[0].words) / 2
+    assert some[1] == whole[1]
+
+
+def within(found, start, end):
+    return [word for word in found.words if word.start < end and start < word.end]
+
+
 def test_a_sign_that_the_tagger_takes_for_white_space_is_a_word_of_no_class():
     spacy = pytest.importorskip("spacy")
 
     class EverythingIsSpace:
-        def pipe(self, texts):
-            for doc in map(spacy.blank("en"), texts):
+        def pipe(self, texts, batch_size):
+            for doc in spacy.blank("en").pipe(texts, batch_size=batch_size):
                 for token in doc:
                     token.tag_ = "_SP"
                 yield doc

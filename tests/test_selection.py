@@ -7,10 +7,13 @@ import pytest
 import torch
 
 import selmem
+from selmem import annotation
 from selmem.analysis import load_measurement
 from selmem.analysis.pairs import pair_table
+from selmem.chunks import chunk_documents
 from selmem.cli import main
 from selmem.corpora import read_documents
+from selmem.documents import Document
 from selmem.encoder import read_state
 from selmem.errors import InputError
 from selmem.measurement import MeasureConfig, measure, work
@@ -138,6 +141,36 @@ def test_controls_are_for_chunks_of_one_length(measured):
     tokens = measured["tokens"]
     assert whole(tokens)["probe_bits_other_state"].isna().all()
     assert tokens.drop(whole(tokens).index)["probe_bits_other_state"].notna().all()
+
+
+def test_only_text_about_a_chunk_is_tagged_and_its_words_are_those_of_the_whole(
+    tokenizer, tmp_path, monkeypatch
+):
+    pytest.importorskip("spacy")
+    monkeypatch.setattr("selmem.annotation._MAX_PIECE", 200)
+    read = []
+    pieces = annotation._pieces
+
+    def counted(text, spans=None):
+        found = list(pieces(text, spans))
+        read.append(sum(len(piece) for _, piece in found))
+        return found
+
+    monkeypatch.setattr("selmem.annotation._pieces", counted)
+    text = "Angela Merkel flew to Rome in 2019 and bought two red apples there. " * 60
+    (tmp_path / "long.txt").write_text(text)
+    given = ((str(tmp_path / "long.txt"),), (8, 16), tokenizer)
+    found = select_chunks(*given, max_chunks=2, max_tokens=32, annotator="spacy", seed=0)
+    assert 0 < read[0] < len(text) / 2
+    [document] = annotation.annotate([Document(doc_id="long", source="long", text=text)])
+    for cell in found.cells:
+        whole = {
+            chunk.chunk_id.split("/")[-1]: chunk.words
+            for chunk in chunk_documents([document], tokenizer, cell.length)
+        }
+        assert len(cell.chunks) == 2
+        for chunk in cell.chunks:
+            assert chunk.words == whole[chunk.chunk_id.split("/")[-1]] != ()
 
 
 def test_texts_too_long_to_be_measured_whole_are_counted(config, measured):

