@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import t
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from selmem.resampling import Resampling, resample_weights
-from selmem.statistics import bootstrap, difference, holm, odds_ratio
+from selmem.statistics import bootstrap, combine, difference, holm, odds_ratio
 
 FEW = Resampling(n_resamples=400, seed=3)
 
@@ -112,6 +114,70 @@ def test_the_interval_of_a_positive_sum_stays_above_zero_and_usually_holds_the_t
     assert (low > 0).all()
     assert ((low < 0.01) & (high > 0.01)).mean() > 0.88
     assert np.isnan(bootstrap(0 * lost, null, FEW).positive_interval()[0]).all()
+
+
+def one_word_each(n_documents, n_omitted):
+    """Return errors and words of a class that stands once in each of its documents."""
+    return np.repeat([1.0, 0.0], [n_omitted, n_documents - n_omitted]), np.ones(n_documents)
+
+
+def side_by_side(first, second):
+    """Return two classes as (errors, words) over documents that hold one of them each."""
+    gap = [(np.zeros(len(part[0])), part) for part in (second, first)]
+    one = [np.concatenate([part, gap[0][0]])[:, None] for part in first]
+    two = [np.concatenate([gap[1][0], part])[:, None] for part in second]
+    return difference(one, two, FEW)
+
+
+def test_a_class_never_omitted_is_not_thereby_better_than_one_that_rarely_is():
+    result = side_by_side(one_word_each(56, 0), one_word_each(900, 18))
+    low, high = result.interval(of_rates=True)
+    assert low[0] < 0 < high[0] < 0.08
+    assert result.p_value(of_rates=True)[0] > 0.3
+    assert result.interval()[1][0] < 0, "the studentised interval alone is wrong here"
+
+
+def test_the_difference_of_rare_rates_has_newcombes_limits():
+    result = side_by_side(one_word_each(40, 0), one_word_each(90, 27))
+    low, high = result.interval(of_rates=True)
+    upper = proportion_confint(0, 40, method="beta")[1]
+    trials = 90 * 129 / 130  # the variance has one degree of freedom less than documents
+    ends = proportion_confint(0.3 * trials, trials, method="beta")
+    assert low[0] == pytest.approx(-0.3 - (ends[1] - 0.3))
+    assert high[0] == pytest.approx(-0.3 + np.hypot(upper, 0.3 - ends[0]))
+    p = result.p_value(of_rates=True)[0]
+    for level, excluded in ((1 - 1.01 * p, True), (1 - 0.99 * p, False)):
+        assert (result.interval(level, of_rates=True)[1][0] < 0) == excluded
+
+
+def test_a_weighted_mean_of_differences_keeps_the_limits_of_its_rare_rates():
+    parts = [side_by_side(one_word_each(40, 0), one_word_each(90, 27)) for _ in range(2)]
+    low, high = parts[0].interval(of_rates=True)
+    reversed_low, reversed_high = combine(parts[:1], [-1]).interval(of_rates=True)
+    assert (reversed_low, reversed_high) == (pytest.approx(-high), pytest.approx(-low))
+    mean_low, mean_high = combine(parts, [0.5, 0.5]).interval(of_rates=True)
+    assert mean_high - mean_low == pytest.approx((high - low) / 2**0.5)
+
+
+def test_one_document_that_makes_all_of_the_variance_does_not_blow_up_the_interval():
+    values = np.full((132, 1), 0.001) * np.random.default_rng(11).uniform(0.9, 1.1, (132, 1))
+    values[7] = 16.0
+    result = bootstrap(values, np.ones_like(values), FEW)
+    low, high = result.interval()
+    assert result.n_effective[0] == pytest.approx(1, abs=0.05)
+    assert high[0] - low[0] == pytest.approx(2 * t.ppf(0.975, 1) * result.se[0])
+    low, high = result.positive_interval()
+    assert 0 < low[0] < 16 / 132 < high[0] < 100 * 16 / 132
+
+
+def test_documents_that_carry_the_variance_are_counted():
+    errors, words = clustered(np.random.default_rng(12), 300)
+    assert bootstrap(errors, words, FEW).n_effective[0] > 60
+    rng = np.random.default_rng(13)
+    normal = bootstrap(rng.normal(size=(3000, 1)), np.ones((3000, 1)), FEW)
+    assert normal.n_effective[0] == pytest.approx(1000, rel=0.1)
+    pair = combine([normal, normal], [0.5, 0.5])
+    assert pair.n_effective[0] == pytest.approx(2 * normal.n_effective[0])
 
 
 def test_p_value_and_interval_agree_about_zero():

@@ -5,8 +5,13 @@ rates, a recovered fraction), so one bootstrap serves them all: documents are dr
 replacement, and the interval is studentised with the linearised variance of each resample. It is
 symmetric because documents differ much in size: `scripts/coverage.py` shows what it holds.
 
-Source: Hall 1988, "On symmetric bootstrap confidence intervals"; Särndal, Swensson and Wretman
-1992, section 5.5 (linearised variance of a ratio); Korn and Graubard 1998 (rare proportions).
+Where a few documents make most of the variance, resamples without them have almost none, and the
+studentised interval can be hundreds of times too wide. It is therefore never wider than Student's,
+with half as many degrees of freedom as documents effectively carry the variance; that costs at most
+half a point of coverage.
+
+Source: Hall 1988, "On symmetric bootstrap confidence intervals"; Kish 1965, section 8.2 (effective
+sample size).
 """
 
 from collections.abc import Sequence
@@ -17,13 +22,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from selmem.linearised import columns_of, effective_documents, linearise
+from selmem.rare_events import RateTerms, combine_terms
 from selmem.resampling import Floats, Resampling, resample_weights
 
 MIN_DOCUMENTS_INTERVAL = 10
 MIN_DOCUMENTS_TEST = 30
 
-# above this share of resamples without any variation the studentised interval means nothing
-_MAX_DEGENERATE = 0.025
+# Student's t on a logarithmic scale with one degree of freedom would span twelve powers of e
+_MIN_FREEDOM, _MIN_FREEDOM_LOG = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +41,20 @@ class Bootstrap:
         value: (C,) estimates; nan where a denominator is 0.
         se: (C,) linearised standard errors.
         n_documents: (C,) documents with data (of the smallest group, for a difference).
+        n_effective: (C,) documents that effectively carry the variance.
         replicates: (R, C) the quantity in each resample.
         errors: (R, C) its linearised standard error in that resample.
+        terms: the ratios that the quantities are sums of.
         level: confidence level of `interval()` and `percentile()`.
     """
 
     value: Floats
     se: Floats
     n_documents: NDArray[np.int64]
+    n_effective: Floats
     replicates: Floats
     errors: Floats
+    terms: RateTerms
     level: float
 
     @cached_property
@@ -53,34 +64,41 @@ class Bootstrap:
             pivots = (self.replicates - self.value) / self.errors
         return np.where(np.isfinite(pivots), pivots, np.nan)
 
-    def interval(self, level: float | None = None) -> tuple[Floats, Floats]:
-        """Return the symmetric studentised interval, (C,) and (C,); nan below 10 documents."""
+    def interval(
+        self, level: float | None = None, *, of_rates: bool = False
+    ) -> tuple[Floats, Floats]:
+        """Return the symmetric studentised interval, (C,) and (C,); nan below 10 documents.
+
+        Args:
+            level: of the interval; default that of the resampling.
+            of_rates: the quantities are signed sums of rates in [0, 1]. Where an event is so rare
+                (or so common) that more than 2.5 % of the resamples hold no variation of its rate,
+                the interval is then that of `rare_events`.
+        """
         level = self.level if level is None else level
-        half = _quantiles(np.abs(self.pivots), (level,))[0] * self.se
-        return self._masked(self.value - half, self.value + half)
+        half = self._quantile(self.pivots, level, _MIN_FREEDOM) * self.se
+        low, high = self.value - half, self.value + half
+        if of_rates:
+            rare = self.terms.are_rare
+            rare_low, rare_high = self.terms.interval(level)
+            low, high = np.where(rare, rare_low, low), np.where(rare, rare_high, high)
+        return self._masked(low, high)
 
     def rate_interval(self, level: float | None = None) -> tuple[Floats, Floats]:
-        """Return the interval of quantities that lie in [0, 1].
-
-        Where an event is so rare (or so common) that more than 2.5 % of the resamples hold no
-        variation, it is Korn and Graubard's binomial interval at the effective number of trials.
-        """
-        low, high = self.interval(level)
-        rare = np.mean(~np.isfinite(self.pivots), axis=0) > _MAX_DEGENERATE
-        rare_low, rare_high = self._rare(self.level if level is None else level)
-        low, high = np.where(rare, rare_low, low), np.where(rare, rare_high, high)
-        return self._masked(np.clip(low, 0, 1), np.clip(high, 0, 1))
+        """Return the interval of single rates, which lie in [0, 1]."""
+        low, high = self.interval(level, of_rates=True)
+        return np.clip(low, 0, 1), np.clip(high, 0, 1)
 
     def positive_interval(self, level: float | None = None) -> tuple[Floats, Floats]:
         """Return the interval of quantities above 0, symmetric on the logarithmic scale.
 
         For sums that a few documents dominate, such as lost bits where little is lost.
         """
-        level = self.level if level is None else level
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             pivots = np.log(self.replicates / self.value) / (self.errors / self.replicates)
             pivots = np.where(np.isfinite(pivots), pivots, np.nan)
-            half = _quantiles(np.abs(pivots), (level,))[0] * self.se / self.value
+            level = self.level if level is None else level
+            half = self._quantile(pivots, level, _MIN_FREEDOM_LOG) * self.se / self.value
             return self._masked(self.value * np.exp(-half), self.value * np.exp(half))
 
     def percentile(self, level: float | None = None) -> tuple[Floats, Floats]:
@@ -89,13 +107,18 @@ class Bootstrap:
         low, high = _quantiles(self.replicates, (tail, 1 - tail))
         return self._masked(low, high)
 
-    def p_value(self) -> Floats:
-        """Return two-sided p-values against 0, (C,); nan below 30 documents."""
+    def p_value(self, *, of_rates: bool = False) -> Floats:
+        """Return two-sided p-values against 0, (C,), as of `interval`; nan below 30 documents."""
         with np.errstate(divide="ignore", invalid="ignore"):
             observed = np.abs(self.value / self.se)
+        n_resamples = np.isfinite(self.pivots).sum(axis=0)
         beyond = (np.abs(self.pivots) >= observed).sum(axis=0)
-        p = (beyond + 1) / (np.isfinite(self.pivots).sum(axis=0) + 1)
-        return np.where((self.n_documents < MIN_DOCUMENTS_TEST) | ~np.isfinite(observed), np.nan, p)
+        student = 2 * stats.t.sf(observed, self._freedom(_MIN_FREEDOM))
+        p = np.fmax(np.fmin(beyond + 1, student * (n_resamples + 1)), 1) / (n_resamples + 1)
+        p = np.where(np.isfinite(observed), p, np.nan)
+        if of_rates and (rare := self.terms.are_rare).any():
+            p = np.where(rare, self.terms.p_value(), p)
+        return np.where(self.n_documents < MIN_DOCUMENTS_TEST, np.nan, p)
 
     def part(self, cells: slice) -> "Bootstrap":
         """Return the quantities `cells` alone."""
@@ -104,19 +127,19 @@ class Bootstrap:
             value=self.value[cells],
             se=self.se[cells],
             n_documents=self.n_documents[cells],
+            n_effective=self.n_effective[cells],
             replicates=self.replicates[:, cells],
             errors=self.errors[:, cells],
+            terms=self.terms.part(cells),
         )
 
-    def _rare(self, level: float) -> tuple[Floats, Floats]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            trials = self.value * (1 - self.value) / self.se**2
-        trials = np.where(self.se > 0, trials, self.n_documents)
-        hits = self.value * trials
-        tail = (1 - level) / 2
-        low = stats.beta.ppf(tail, hits, trials - hits + 1)
-        high = stats.beta.ppf(1 - tail, hits + 1, trials - hits)
-        return np.where(hits <= 0, 0.0, low), np.where(hits >= trials, 1.0, high)
+    def _quantile(self, pivots: Floats, level: float, min_freedom: int) -> Floats:
+        """Return how many standard errors the interval reaches, (C,)."""
+        student = stats.t.ppf((1 + level) / 2, self._freedom(min_freedom))
+        return np.fmin(_quantiles(np.abs(pivots), (level,))[0], student)
+
+    def _freedom(self, least: int) -> Floats:
+        return np.asarray(np.fmax(self.n_effective / 2, least))
 
     def _masked(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         known = (self.n_documents >= MIN_DOCUMENTS_INTERVAL) & np.isfinite(self.value)
@@ -141,22 +164,33 @@ def bootstrap(
             both are taken from the same resample.
         strata: (G,) labels; documents are drawn within each (the sources of a pooled rate).
     """
-    columns = _columns(numerators, denominators, len(coefficients))
+    columns = columns_of(numerators, denominators, len(coefficients))
     n_documents, n_cells = columns.shape[:2]
     labels = np.zeros(n_documents, int) if strata is None else np.asarray(strata)
     signs = np.asarray(coefficients, float)
-    value, variance = _estimate(np.ones((1, n_documents)), columns, labels, signs)
+    observed = linearise(np.ones((1, n_documents)), columns, labels, signs)
     replicates = np.empty((resampling.n_resamples, n_cells))
     variances = np.empty_like(replicates)
+    n_varying = np.zeros((n_cells, len(signs)))
     for rows, weights in resample_weights(labels, resampling):
-        replicates[rows], variances[rows] = _estimate(weights, columns, labels, signs)
-    with_data = (columns[:, :, 1::2] != 0).sum(axis=0).min(axis=-1)
+        drawn = linearise(weights, columns, labels, signs)
+        replicates[rows], variances[rows] = drawn.value, drawn.variance
+        n_varying += (drawn.ratio_variances > 0).sum(axis=0)
+    with_data = (columns[:, :, 1::2] != 0).sum(axis=0)
     return Bootstrap(
-        value=value[0],
-        se=np.sqrt(variance[0]),
-        n_documents=with_data.astype(np.int64),
+        value=observed.value[0],
+        se=np.sqrt(observed.variance[0]),
+        n_documents=with_data.min(axis=-1).astype(np.int64),
+        n_effective=effective_documents(columns, labels, signs),
         replicates=replicates,
         errors=np.sqrt(variances),
+        terms=RateTerms(
+            weights=signs,
+            values=observed.ratios[0],
+            errors=np.sqrt(observed.ratio_variances[0]),
+            n_documents=with_data.astype(float),
+            constant=1 - n_varying / resampling.n_resamples,
+        ),
         level=resampling.level,
     )
 
@@ -189,12 +223,18 @@ def combine(parts: Sequence[Bootstrap], weights: Sequence[float]) -> Bootstrap:
     w = np.asarray(weights, float)
     replicates = np.stack([part.replicates for part in parts])  # (parts, R, C)
     errors = np.stack([part.errors for part in parts])
+    variances = w[:, None] ** 2 * np.stack([part.se**2 for part in parts])
+    fourth = variances**2 / np.stack([np.fmax(part.n_effective, 1) for part in parts])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        n_effective = variances.sum(axis=0) ** 2 / fourth.sum(axis=0)
     return Bootstrap(
         value=w @ np.stack([part.value for part in parts]),
-        se=np.sqrt(w**2 @ np.stack([part.se**2 for part in parts])),
+        se=np.sqrt(variances.sum(axis=0)),
         n_documents=np.sum([part.n_documents for part in parts], axis=0),
+        n_effective=n_effective,
         replicates=np.einsum("p,prc->rc", w, replicates),
         errors=np.sqrt(np.einsum("p,prc->rc", w**2, errors**2)),
+        terms=combine_terms([part.terms for part in parts], w),
         level=parts[0].level,
     )
 
@@ -222,59 +262,6 @@ def odds_ratio(first: ArrayLike, second: ArrayLike) -> Floats:
     a, b = np.asarray(first, float), np.asarray(second, float)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray((a / (1 - a)) / (b / (1 - b)))
-
-
-def _columns(numerators: ArrayLike, denominators: ArrayLike, n_ratios: int) -> Floats:
-    top, bottom = np.asarray(numerators, float), np.asarray(denominators, float)
-    if top.shape != bottom.shape:
-        raise ValueError(f"numerators are {top.shape} but denominators {bottom.shape}")
-    if top.ndim == 2:
-        top, bottom = top[:, :, None], bottom[:, :, None]
-    if top.ndim != 3 or top.shape[2] != n_ratios or not len(top):
-        raise ValueError(
-            f"got {top.shape} for {n_ratios} coefficients; expected (documents, cells, {n_ratios})"
-        )
-    return np.stack([top, bottom], axis=-1).reshape(*top.shape[:2], 2 * n_ratios)
-
-
-def _estimate(
-    weights: Floats, columns: Floats, strata: NDArray[np.generic], signs: Floats
-) -> tuple[Floats, Floats]:
-    """Return the quantity and its linearised variance in each of R weightings, (R, C) each."""
-    totals, covariances = _moments(weights, columns, strata)
-    top, bottom = totals[..., 0::2], totals[..., 1::2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = top / bottom
-        gradient = np.stack([signs / bottom, -signs * ratios / bottom], axis=-1)
-    gradient = gradient.reshape(totals.shape)
-    variance = np.einsum("rci,rcij,rcj->rc", gradient, covariances, gradient)
-    noise = 1e-13 * np.einsum("rci,rcii->rc", gradient**2, np.abs(covariances))
-    return (ratios * signs).sum(axis=-1), np.where(variance > noise, variance, 0.0)
-
-
-def _moments(
-    weights: Floats, columns: Floats, strata: NDArray[np.generic]
-) -> tuple[Floats, Floats]:
-    """Return totals (R, C, k) and the covariance matrices of the totals (R, C, k, k)."""
-    n_cells, k = columns.shape[1:]
-    first, second = np.triu_indices(k)
-    totals = np.zeros((len(weights), n_cells, k))
-    triangles = np.zeros((len(weights), n_cells, len(first)))
-    for label in np.unique(strata):
-        inside = strata == label
-        w, x = weights[:, inside], columns[inside]
-        n = len(x)
-        sums = (w @ x.reshape(n, -1)).reshape(totals.shape)
-        totals += sums
-        if n > 1:
-            products = (w @ (x[..., first] * x[..., second]).reshape(n, -1)).reshape(
-                triangles.shape
-            )
-            triangles += (products - sums[..., first] * sums[..., second] / n) * (n / (n - 1))
-    covariances = np.empty((len(weights), n_cells, k, k))
-    covariances[..., first, second] = triangles
-    covariances[..., second, first] = triangles
-    return totals, covariances
 
 
 def _quantiles(values: Floats, levels: Sequence[float]) -> Floats:

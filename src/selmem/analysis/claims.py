@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from selmem.analysis.contrasts import (
     CHUNK_OUTCOMES,
+    RATE_LIKE,
     WORD_OUTCOMES,
     Outcome,
     group_difference,
@@ -229,7 +230,8 @@ def _evidence(
     if effect is None or not np.isfinite(effect.value[0]):
         return None
     paper_rule = np.nan if paper is None else float(paper.value[0])
-    return Evidence(paper_rule, Effect.of_difference(effect), _MEASURES[outcome], note)
+    found = Effect.of_difference(effect, of_rates=outcome in RATE_LIKE)
+    return Evidence(paper_rule, found, _MEASURES[outcome], note)
 
 
 Finder = Callable[[int], Evidence | None]

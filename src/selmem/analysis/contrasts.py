@@ -32,6 +32,8 @@ CHUNK_OUTCOMES: Mapping[str, Outcome] = {
     "rouge1_f1": ("rouge1_f1", "one", -1),
 }
 RATES = ("omission_count", "omission_aligned")
+# outcomes that are sums of rates, also of rates over their chance level
+RATE_LIKE = (*RATES, "omission_over_chance", "rouge1_f1")
 
 
 def group_difference(
@@ -127,8 +129,9 @@ def _tag_rows(words: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
 
 def _tag_table(sums: _TagSums, plain: Bootstrap) -> pd.DataFrame:
     result = combine([plain], [WORD_OUTCOMES[sums.outcome][2]])
-    low, high = result.interval()
-    p = result.p_value()
+    of_rates = sums.outcome in RATE_LIKE
+    low, high = result.interval(of_rates=of_rates)
+    p = result.p_value(of_rates=of_rates)
     value, other = _ratio(sums.own), _ratio(sums.others)
     return pd.DataFrame(
         {
@@ -170,7 +173,7 @@ def model_contrast_table(
             for name, outcome in CHUNK_OUTCOMES.items():
                 result = side_difference(part, outcome, resampling)
                 if result is not None:
-                    row = _model_row(result, part, outcome)
+                    row = _model_row(result, part, name)
                     row |= {"source": source, "length": length, "outcome": name}
                     row |= {"first": first.label, "second": second.label}
                     tables.append(row)
@@ -212,15 +215,16 @@ def side_difference(
     return combine([result], [sign])
 
 
-def _model_row(result: Bootstrap, part: pd.DataFrame, outcome: Outcome) -> dict[str, object]:
-    low, high = result.interval()
-    values = [part[f"{outcome[0]}{i}"].sum() / part[f"{outcome[1]}{i}"].sum() for i in (1, 2)]
+def _model_row(result: Bootstrap, part: pd.DataFrame, name: str) -> dict[str, object]:
+    low, high = result.interval(of_rates=name in RATE_LIKE)
+    top, bottom, _ = CHUNK_OUTCOMES[name]
+    values = [part[f"{top}{i}"].sum() / part[f"{bottom}{i}"].sum() for i in (1, 2)]
     return {
         "first_value": values[0],
         "second_value": values[1],
         "difference": float(result.value[0]),
         "ci_low": float(low[0]),
         "ci_high": float(high[0]),
-        "p_value": float(result.p_value()[0]),
+        "p_value": float(result.p_value(of_rates=name in RATE_LIKE)[0]),
         "n_documents": int(result.n_documents[0]),
     }

@@ -19,7 +19,7 @@ PERPLEXITY_BINS: Mapping[str, Sequence[float]] = {
     "half octaves": [0.0, *(2 ** (i / 2) for i in range(1, 33))],
 }
 
-_SCORES = ("rouge1_f1", "rouge2_f1", "rougeL_f1", "exact_match", "eos_bits")
+_SCORES = ("rouge1_f1", "rouge2_f1", "rougeL_f1", "exact_match")
 _TOKEN_RATIOS = (
     Ratio("forced_omission_rate", "forced_wrong", "one", is_rate=True),
     Ratio("aligned_omission_rate", "unaligned", "one", is_rate=True),
@@ -38,7 +38,8 @@ def length_table(measurement: Measurement, resampling: Resampling) -> pd.DataFra
         in_place=tokens_in_place(measurement),
     )
     ratios = [
-        *(Ratio(name, name, "one", is_rate=name != "eos_bits") for name in _SCORES),
+        *(Ratio(name, name, "one", is_rate=True) for name in _SCORES),
+        Ratio("eos_bits", "eos_bits", "one", is_positive=True),
         Ratio("tokens_in_place", "in_place", "n_tokens", is_rate=True),
     ]
     tables = []

@@ -32,14 +32,19 @@ class Effect:
     is_correlation: bool
 
     @classmethod
-    def of_difference(cls, result: Bootstrap) -> "Effect":
-        """Take the only quantity of `result`."""
+    def of_difference(cls, result: Bootstrap, *, of_rates: bool) -> "Effect":
+        """Take the only quantity of `result`.
+
+        Args:
+            result: a difference, or a mean of several.
+            of_rates: whether it is one of rates in [0, 1].
+        """
 
         def interval(level: float) -> tuple[float, float]:
-            low, high = result.interval(level)
+            low, high = result.interval(level, of_rates=of_rates)
             return float(low[0]), float(high[0])
 
-        p_value = float(result.p_value()[0])
+        p_value = float(result.p_value(of_rates=of_rates)[0])
         return cls(float(result.value[0]), int(result.n_documents[0]), p_value, interval, False)
 
     @classmethod

@@ -25,6 +25,7 @@ class Ratio:
     numerator: str
     denominator: str
     is_rate: bool = False  # lies in [0, 1]
+    is_relative: bool = False  # a rate over another rate, at least 0
     is_positive: bool = False  # lies above 0, with a long tail
     complement: bool = False  # report 1 - ratio
 
@@ -145,6 +146,11 @@ def ratio_table(
 
 def _limits(ratio: Ratio, result: Bootstrap) -> tuple[Floats, Floats, Floats]:
     value = np.where(np.isfinite(result.value), result.value, np.nan)
-    interval = result.positive_interval if ratio.is_positive else result.interval
-    low, high = (result.rate_interval if ratio.is_rate else interval)()
+    if ratio.is_positive:
+        low, high = result.positive_interval()
+    elif ratio.is_rate:
+        low, high = result.rate_interval()
+    else:
+        low, high = result.interval(of_rates=ratio.is_relative)
+        low = np.maximum(low, 0) if ratio.is_relative else low
     return (1 - value, 1 - high, 1 - low) if ratio.complement else (value, low, high)

@@ -90,7 +90,13 @@ def _ratios() -> list[Ratio]:
     rates = [Ratio(f"omission_{rule}", f"omitted_{rule}", "one", is_rate=True) for rule in RULES]
     chances = [Ratio(f"chance_{rule}", f"chance_{rule}", "one", is_rate=True) for rule in RULES]
     retained = [
-        Ratio(f"retained_{rule}", f"omitted_{rule}", f"chance_{rule}", complement=True)
+        Ratio(
+            f"retained_{rule}",
+            f"omitted_{rule}",
+            f"chance_{rule}",
+            is_relative=True,
+            complement=True,
+        )
         for rule in RULES
     ]
     others = [

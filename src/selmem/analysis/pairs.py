@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 
-from selmem.analysis.contrasts import CHUNK_OUTCOMES, RATES, side_difference
+from selmem.analysis.contrasts import CHUNK_OUTCOMES, RATE_LIKE, RATES, side_difference
 from selmem.analysis.curves import chunk_omission
 from selmem.analysis.measurements import Measurement
 from selmem.resampling import Resampling
@@ -112,7 +112,8 @@ def _rows(pairs: SimilarPairs, stem: str, resampling: Resampling) -> Iterator[di
         result = side_difference(pairs.kept, outcome, resampling)
         if result is None:
             continue
-        low, high = (float(limit[0]) for limit in result.interval())
+        of_rates = name in RATE_LIKE
+        low, high = (float(limit[0]) for limit in result.interval(of_rates=of_rates))
         values = [
             pairs.kept[f"{outcome[0]}{i}"].sum() / pairs.kept[f"{outcome[1]}{i}"].sum()
             for i in (1, 2)
@@ -125,7 +126,7 @@ def _rows(pairs: SimilarPairs, stem: str, resampling: Resampling) -> Iterator[di
             "loss_difference": float(result.value[0]),
             "ci_low": low,
             "ci_high": high,
-            "p_value": float(result.p_value()[0]),
+            "p_value": float(result.p_value(of_rates=of_rates)[0]),
             "odds_ratio": float(odds_ratio(*values)) if name in RATES else np.nan,
             "n_pairs": pairs.kept["pair"].nunique(),
             "n_pairs_left_out": pairs.n_left_out,
