@@ -55,6 +55,23 @@ def test_a_gap_made_by_rarity_and_tokens_alone_vanishes_with_the_covariates():
     assert abs(row["effect"]) < 0.05
 
 
+def test_tokens_lost_together_make_no_gap_between_classes_of_short_and_long_words():
+    words = simulated(np.random.default_rng(5), number_effect=0.0)
+    words["omitted_aligned"] = (np.random.default_rng(6).random(len(words)) < 0.5).astype(float)
+    independent, own = (effect(words, model) for model in ("independent tokens", "tokens"))
+    assert independent["ci_high"] < -0.1, "fewer of the longer words than independence expects"
+    assert own["ci_low"] < 0 < own["ci_high"]
+    fit = fit_model(words, "NOUN", "tokens")
+    assert fit.coefficients[fit.names.index("log_tokens")] == pytest.approx(-1, abs=0.15)
+
+
+def test_tokens_lost_independently_need_no_departure_from_the_offset():
+    words = simulated(np.random.default_rng(7), number_effect=0.5)
+    fit = fit_model(words, "NOUN", "covariates")
+    place = fit.names.index("log_tokens")
+    assert abs(fit.coefficients[place]) < 2.5 * fit.covariance[place, place] ** 0.5
+
+
 def test_a_gap_of_the_tag_itself_stays_and_its_size_is_recovered():
     words = simulated(np.random.default_rng(1), number_effect=0.7)
     fit = fit_model(words, "NOUN", "covariates")
@@ -98,7 +115,9 @@ def test_tables_hold_effects_coefficients_and_support_for_all_and_for_open_class
     m = loaded(n_documents=40)
     tables = regression_tables(m)
     assert set(tables.effects["words"]) == {"all classes", "open classes"}
-    assert set(tables.effects["model"]) == {"tokens", "covariates", "covariates and null bits"}
+    assert set(tables.effects["model"]) == {
+        "independent tokens", "tokens", "covariates", "covariates and null bits",
+    }  # fmt: skip
     number = tables.effects[
         (tables.effects["tag"] == "NUM") & (tables.effects["model"] == "covariates")
     ]
@@ -111,7 +130,7 @@ def test_tables_hold_effects_coefficients_and_support_for_all_and_for_open_class
 
 def test_without_null_bits_or_frequencies_the_remaining_models_are_fitted():
     tables = regression_tables(loaded(n_documents=40, null_probe=False, frequencies=False))
-    assert set(tables.effects["model"]) == {"tokens", "covariates"}
+    assert set(tables.effects["model"]) == {"independent tokens", "tokens", "covariates"}
     assert not tables.coefficients["term"].str.contains("frequency").any()
     assert tables.support["share_in_frequency_range"].isna().all()
 

@@ -11,6 +11,7 @@ from PIL import Image
 from selmem.analysis import analyse
 from selmem.figures import draw_figures, pooled
 from selmem.figures.captions import CAPTIONS
+from selmem.figures.forest import by_length
 from selmem.figures.plans import DRAWN
 from selmem.figures.style import WIDTH, length_name, pick
 from selmem.resampling import Resampling
@@ -125,6 +126,25 @@ def test_groups_of_too_few_documents_are_marked_instead_of_given_an_interval(bar
     assert any("6 docs)" in text for text, _ in texts(figure))
     assert not any(c.get_segments() for c in figure.axes[0].collections)
     assert "omission_by_entity" not in drawn(bare)
+
+
+def test_a_point_without_interval_is_hollow_to_the_eye():
+    table = pd.DataFrame(
+        {
+            "tag": ["few", "many"],
+            "length": 16,
+            "share": [0.2, 0.8],
+            "share_low": [np.nan, 0.7],
+            "share_high": [np.nan, 0.9],
+        }
+    )
+    figure = by_length(table, "tag", "share", ["few", "many"], title="", xlabel="share")
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    pixels = np.asarray(drawn.buffer_rgba())[::-1]  # rows from the bottom up, as axes count
+    for place, x, is_hollow in ((0, 0.2, True), (1, 0.8, False)):
+        column, row = figure.axes[0].transData.transform((x, place)).round().astype(int)
+        assert (pixels[row, column, :3].min() > 240) == is_hollow
 
 
 def test_what_was_not_measured_is_left_out(bare):

@@ -87,7 +87,8 @@ CAPTIONS: Mapping[str, Words] = {
         "class. Open circle: the plain difference. Filled: the average marginal effect in a "
         "regression that holds the number of tokens fixed, then also frequency, position, "
         "length and source, then also the null probe's bits. What shrinks to zero was "
-        "explained by what was added.",
+        "explained by what was added. The 95 % intervals are clustered by document and by "
+        "word, and are not adjusted for the number of classes.",
     ),
     "fates": Words(
         "What becomes of an omitted word",

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from selmem.analysis.regression import MODELS
 from selmem.figures.bars import MARGIN, counts, name_rows, tag_order
 from selmem.figures.style import (
     BLACK,
@@ -95,7 +96,13 @@ def dots(
         elinewidth=1.4,
     )
     axes.plot(
-        values[bare], np.flatnonzero(bare) + shift, ls="", marker=marker, mfc="white", mec=colour
+        values[bare],
+        np.flatnonzero(bare) + shift,
+        ls="",
+        marker=marker,
+        mfc="white",
+        mec=colour,
+        zorder=3,  # above the filled markers
     )
 
 
@@ -168,10 +175,13 @@ def by_length(
 def effects_by_tag(table: pd.DataFrame, *, title: str) -> Figure | None:
     """Draw what the class of a word explains, raw and after each set of covariates.
 
+    The model that takes tokens for independent is left to the tables.
+
     Args:
         table: rows of `effects` of one subset of words.
         title: of the figure.
     """
+    table = table[table["model"] != MODELS[0]]
     if not len(table):
         return None
     models = list(dict.fromkeys(table["model"]))
