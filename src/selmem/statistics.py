@@ -136,10 +136,10 @@ class Bootstrap:
     def _quantile(self, pivots: Floats, level: float, min_freedom: int) -> Floats:
         """Return how many standard errors the interval reaches, (C,)."""
         student = stats.t.ppf((1 + level) / 2, self._freedom(min_freedom))
-        return np.fmin(_quantiles(np.abs(pivots), (level,))[0], student)
+        return np.asarray(np.fmin(_quantiles(np.abs(pivots), (level,))[0], student))
 
     def _freedom(self, least: int) -> Floats:
-        return np.asarray(np.fmax(self.n_effective / 2, least))
+        return np.fmax(self.n_effective / 2, least)
 
     def _masked(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         known = (self.n_documents >= MIN_DOCUMENTS_INTERVAL) & np.isfinite(self.value)
