@@ -80,7 +80,12 @@ def _add_demo(commands: Any) -> None:
     command = commands.add_parser(
         "demo", help="the whole job on the bundled models and text, offline, in two minutes"
     )
-    command.add_argument("--out", type=Path, required=True, help="folder for report and tables")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/demo"),
+        help="folder for report and tables (default: outputs/demo)",
+    )
     command.set_defaults(run=_demo)
 
 
@@ -197,7 +202,7 @@ def _add_measure(commands: Any) -> None:
     )
     command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     command.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_seed, default=0, help="of samples and chance (default: 0)")
     command.set_defaults(run=_measure)
 
 
@@ -208,6 +213,12 @@ def _length(text: str) -> int:
         return WHOLE_TEXT
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor `whole`")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
     return int(text)
 
 
