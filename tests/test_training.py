@@ -319,12 +319,42 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
     assert (config.data, config.condition, config.max_minutes) == (["a.txt", "b.txt"], "none", 1.5)
 
 
+def test_a_settings_file_is_read_whatever_its_name_and_takes_what_flags_take(tmp_path):
+    file = tmp_path / "a=b.json"
+    values = {"encoder": "e", "data": ["a.txt", "b.txt"], "out": "o", "learning_rate": "1e-4"}
+    file.write_text(json.dumps({**values, "resume": True, "max_minutes": None}))
+    for flags in ([f"--config={file}"], ["--config", str(file)]):
+        config = parse_config(TrainConfig, flags, prog="train")
+        assert (config.data, config.learning_rate) == (["a.txt", "b.txt"], 1e-4)
+        assert (config.resume, config.max_minutes) == (True, None)
+
+
+@pytest.mark.parametrize("flags", [["--conf", "train.yaml"], ["--max-step", "3"], ["more.txt"]])
+def test_shortened_flags_and_stray_words_are_refused(tmp_path, flags):
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps({"encoder": "e", "out": "o", "data": ["a.txt"]}))
+    with pytest.raises(InputError, match=f"unknown settings: {' '.join(flags)};"):
+        parse_config(TrainConfig, ["--config", str(file), *flags], prog="train")
+
+
+def test_help_names_what_must_be_given_and_no_default_where_there_is_none(capsys):
+    with pytest.raises(SystemExit):
+        parse_config(TrainConfig, ["--help"], prog="train")
+    shown = capsys.readouterr().out
+    assert "[--config FILE] --out OUT --data DATA ... --encoder ENCODER [--SETTING" in shown
+    assert "(default: 10000)" in shown
+    assert "None" not in shown
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("stpes: 3", "sets stpes, which does not exist"),
-        ("seed: many", "seed is 'many', expected a int such as 0|seed is 'many', expected a int"),
-        ("learning_rate: 1e-3", "learning_rate is '1e-3', expected a float"),
+        ("seed: many", r"--seed: invalid int value: 'many'; see `train --help` and .*train\.yaml"),
+        ("lengths: [4, few]", "--lengths: invalid int value: 'few'"),
+        ("max_steps: 2.5", "invalid int value: '2.5'"),
+        ("condition: all", "--condition: invalid choice: 'all'"),
+        ("precision: fp16", "--precision: invalid choice: 'fp16'"),
         ("- 1", "holds a list, expected names and values"),
         ("a: [", "cannot read"),
     ],

@@ -3,9 +3,10 @@
 Values come from flags, from a JSON or YAML file (`--config FILE`), or both; a flag wins.
 """
 
+import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -110,41 +111,56 @@ def parse_config(config_class: type[Config], arguments: Sequence[str], *, prog: 
         prog: what usage messages call the program.
 
     Raises:
-        InputError: a flag that is unknown, missing or wrong; a file that is no mapping, an
-            unknown key, a value of another type.
+        InputError: a flag that is unknown, missing or wrong; a file that is no mapping, or has an
+            unknown name or a value that its flag would not take.
     """
-    usage = f"{prog} [--config FILE] [--SETTING VALUE ...]"
-    parser = _SettingsParser([config_class], prog=prog, usage=usage)
+    first = _SettingsParser([], prog=prog, add_help=False)
+    first.add_argument("--config", type=Path)
+    file = first.parse_known_args(arguments)[0].config
+    parser = _SettingsParser([config_class], prog=prog, usage=_usage(config_class, prog))
     parser.add_argument("--config", type=Path, help="JSON or YAML file of these settings")
-    given = [item for i, item in enumerate(arguments) if _is_config(arguments, i)]
-    if given:
-        file = Path(given[-1].partition("=")[2] or given[-1])
-        values = _read_file(file)
-        _check_values(config_class, values, file)
-        for action in parser._actions:
-            if action.dest in values:
-                action.required, action.default = False, values[action.dest]
+    parser.file = file
+    # of two values the last one counts, so the file's come first
+    given = [] if file is None else [*_flags(_read_file(file, config_class)), f"--config={file}"]
     config: Config
     config, *_, unknown = parser.parse_args_into_dataclasses(
-        list(arguments), look_for_args_file=False, return_remaining_strings=True
+        [*given, *arguments], look_for_args_file=False, return_remaining_strings=True
     )
     if unknown:
         parser.error(f"unknown settings: {' '.join(unknown)}")
     return config
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Names a default only where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class _SettingsParser(HfArgumentParser):
     """Raises an InputError for wrong arguments, in place of printing all settings."""
 
+    file: Path | None = None
+
+    def __init__(self, config_classes: Sequence[type[RunConfig]], **options: Any) -> None:
+        super().__init__(config_classes, allow_abbrev=False, formatter_class=_Help, **options)
+
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see `{self.prog} --help`")
+        also = "" if self.file is None else f" and {self.file}"
+        raise InputError(f"{message}; see `{self.prog} --help`{also}")
 
 
-def _is_config(arguments: Sequence[str], i: int) -> bool:
-    return arguments[i].startswith("--config=") or (i > 0 and arguments[i - 1] == "--config")
+def _usage(config_class: type[RunConfig], prog: str) -> str:
+    required = [
+        f"--{entry.name} {entry.name.upper()}" + (" ..." if entry.name == "data" else "")
+        for entry in fields(config_class)
+        if entry.default is MISSING and entry.default_factory is MISSING
+    ]
+    return f"{prog} [--config FILE] {' '.join(required)} [--SETTING VALUE ...]"
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path, config_class: type[RunConfig]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -152,33 +168,22 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}, expected names and values")
-    return values
-
-
-def _check_values(config_class: type[RunConfig], values: dict[str, Any], path: Path) -> None:
-    known = {entry.name: entry for entry in fields(config_class)}
-    if unknown := sorted(set(values) - set(known)):
+    known = {entry.name for entry in fields(config_class)}
+    if unknown := sorted({str(name) for name in values} - known):
         raise InputError(
             f"{path} sets {', '.join(unknown)}, which does not exist; settings are "
             f"{', '.join(sorted(known))}"
         )
+    return values
+
+
+def _flags(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the flags that say the same; null leaves the default."""
     for name, value in values.items():
-        expected = _example(known[name])
-        number = isinstance(expected, float) and isinstance(value, int)
-        if expected is not None and type(value) is not type(expected) and not number:
-            raise InputError(
-                f"{path}: {name} is {value!r}, expected a {type(expected).__name__}"
-                + (f" such as {expected!r}" if expected else "")
-            )
-
-
-def _example(entry: Field[Any]) -> Any:
-    """Return a value of the type that a field takes; None where the default tells nothing."""
-    if entry.default_factory is not MISSING:
-        return entry.default_factory()
-    if entry.default is not MISSING:
-        return entry.default
-    return [] if entry.name == "data" else ""
+        if isinstance(value, list):
+            yield from (f"--{name}", *map(str, value))
+        elif value is not None:
+            yield f"--{name}={value}"
 
 
 def _at_least(config: RunConfig, name: str, least: float) -> None:
