@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import Mamba2Config, Mamba2ForCausalLM, MambaForCausalLM
 
-import selmem
 from selmem import checkpoint
 from selmem.encoder import fingerprint, load_encoder, read_state
 from selmem.errors import InputError
@@ -265,6 +264,15 @@ def test_broken_configuration_is_refused(stock_folder, text):
         load_encoder(stock_folder)
 
 
+@pytest.mark.parametrize("original", [False, True])
+def test_values_of_a_wrong_type_are_refused(stock, stock_folder, tmp_path, original):
+    folder = write_original(stock, tmp_path / "original") if original else stock_folder
+    path, name = folder / "config.json", "d_model" if original else "hidden_size"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: "wide"}))
+    with pytest.raises(InputError, match=r"config\.json has a value of a wrong type: Valid"):
+        load_encoder(folder)
+
+
 def test_folder_without_configuration_or_weights_is_refused(stock_folder, tmp_path):
     (stock_folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"has no \.safetensors file"):
@@ -372,6 +380,6 @@ def test_text_without_a_real_token_is_refused(stock):
         read_state(stock, token_ids(2, 3), torch.tensor([[1, 1, 1], [0, 0, 0]]))
 
 
-def test_unknown_bundle_lists_what_there_is():
-    with pytest.raises(InputError, match="nothing is bundled as 'mamba-huge'; bundled are "):
-        selmem.bundled_path("mamba-huge")
+def test_mask_of_another_shape_is_refused(stock):
+    with pytest.raises(InputError, match=r"mask has shape \(2, 4\), the token ids have \(2, 3\)"):
+        read_state(stock, token_ids(2, 3), torch.ones(2, 4))

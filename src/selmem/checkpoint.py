@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import MambaConfig
@@ -56,7 +61,12 @@ def read_checkpoint(folder: Path) -> tuple[MambaConfig, dict[str, Tensor]]:
     """
     raw = _read_config(folder)
     original = "d_model" in raw
-    config = _config_from_original(raw, folder) if original else _config_from_stock(raw, folder)
+    try:
+        config = _config_from_original(raw, folder) if original else _config_from_stock(raw, folder)
+    except (StrictDataclassError, TypeError) as error:
+        raise InputError(
+            f"{folder / 'config.json'} has a value of a wrong type: {error}"
+        ) from error
     return config, _canonical(_read_weights(folder, original), config, folder)
 
 
@@ -147,7 +157,7 @@ def _read_safetensors(path: Path) -> Iterable[tuple[str, Tensor]]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
+    except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"{path} is damaged or holds more than tensors ({error})") from error
     if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
         raise InputError(f"{path} holds no mapping from names to tensors")

@@ -135,7 +135,7 @@ def read_state(
         attention_mask: 0 at padding, else 1, (B, T). Padding must be on the left.
 
     Raises:
-        InputError: for empty text.
+        InputError: for empty text, or a mask of another shape.
         ValueError: for padding on the right.
     """
     if input_ids.dim() != 2 or input_ids.numel() == 0:
@@ -143,7 +143,7 @@ def read_state(
     input_ids = input_ids.to(encoder.device)
     if attention_mask is not None:
         attention_mask = attention_mask.to(encoder.device)
-        _check_rows(attention_mask)
+        _check_mask(attention_mask, input_ids)
     if isinstance(encoder, MambaEncoder):
         _, state = encoder.backbone(input_ids, None, attention_mask)
         state.encoder_fingerprint = encoder.fingerprint
@@ -171,7 +171,12 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _check_rows(attention_mask: Tensor) -> None:
+def _check_mask(attention_mask: Tensor, input_ids: Tensor) -> None:
+    if attention_mask.shape != input_ids.shape:
+        raise InputError(
+            f"the attention mask has shape {tuple(attention_mask.shape)}, the token ids have "
+            f"{tuple(input_ids.shape)}; expected the same"
+        )
     empty = (attention_mask.sum(1) == 0).nonzero().flatten().tolist()
     if empty:
         raise InputError(f"row {empty[0]} of the attention mask has no token; the text is empty")

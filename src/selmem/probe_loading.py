@@ -34,9 +34,13 @@ def load_probe(
         probe: MambaProbe
         with no_transformers_bars():
             probe, info = MambaProbe.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+                folder,
+                dtype=torch.float32,
+                output_loading_info=True,
+                local_files_only=True,
+                use_safetensors=True,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} does not load as a probe: {error}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
