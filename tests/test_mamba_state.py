@@ -76,3 +76,11 @@ def test_fingerprint_travels_with_the_state():
     for copy in (state.clone(), state.detach(), state.to("cpu"), state.keep("conv")):
         assert copy.encoder_fingerprint == "abc"
     assert MambaState.from_cache(state.to_cache(small_config()), "abc").encoder_fingerprint == "abc"
+
+
+def test_a_state_shows_its_shapes_and_not_its_numbers():
+    state = MambaState(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 5))
+    shapes = "conv=(1, 2, 3, 4) torch.float32, ssm=(1, 2, 3, 5) torch.float32"
+    assert repr(state) == f"MambaState({shapes})"
+    state.encoder_fingerprint = "ab"
+    assert repr(state) == f"MambaState({shapes}, encoder_fingerprint='ab')"

@@ -129,6 +129,21 @@ def test_loss_is_the_cross_entropy_of_the_logits_with_nothing_shifted():
     assert probe(ids, state=state, labels=labels, return_logits=True).logits is not None
 
 
+def test_forward_takes_a_mask_without_padding_and_gives_a_tuple_on_request():
+    probe, state = small_probe(), state_of()
+    input_ids, labels = probe.teacher_forcing(token_ids(3, 6))
+    output = probe(input_ids, state=state, labels=labels)
+    mask = torch.ones_like(input_ids)
+    loss, logits, final = probe(
+        input_ids, state=state, labels=labels, attention_mask=mask, return_dict=False
+    )
+    assert_close((loss, logits), (output.loss, output.logits), rtol=0, atol=0)
+    assert torch.equal(final.ssm, output.state.ssm)
+    mask[0, 0] = 0
+    with pytest.raises(ValueError, match="padding and an initial state exclude each other"):
+        probe(input_ids, state=state, attention_mask=mask)
+
+
 def test_loss_may_be_divided_by_the_items_of_several_batches():
     probe, state = small_probe(), state_of()
     ids, labels = probe.teacher_forcing(token_ids(3, 5))

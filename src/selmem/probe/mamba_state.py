@@ -37,6 +37,11 @@ class MambaState:
     ssm: Tensor
     encoder_fingerprint: str | None = None
 
+    def __repr__(self) -> str:
+        conv, ssm = (f"{tuple(part.shape)} {part.dtype}" for part in (self.conv, self.ssm))
+        known = f", encoder_fingerprint={self.encoder_fingerprint!r}"
+        return f"MambaState(conv={conv}, ssm={ssm}{known if self.encoder_fingerprint else ''})"
+
     @classmethod
     def from_cache(cls, cache: Any, encoder_fingerprint: str | None = None) -> "MambaState":
         """Return the state that a stock transformers Mamba left in its cache.

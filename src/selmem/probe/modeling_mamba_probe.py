@@ -139,12 +139,13 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         state: Any = None,
         labels: Tensor | None = None,
         *,
+        attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         cache_params: MambaState | None = None,
         return_logits: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        return_dict: bool = True,  # noqa: ARG002, transformers' generation passes it
-    ) -> MambaProbeOutput:
+        return_dict: bool = True,
+    ) -> MambaProbeOutput | tuple[Any, ...]:
         """Read tokens, starting from the state of an encoder.
 
         Args:
@@ -152,15 +153,16 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
             state: MambaState or transformers cache of the encoder, B rows; of no use to a null
                 probe. Its parts are zeroed as the probe's condition demands.
             labels: text + [EOS], aligned with input_ids (nothing is shifted here), -100 ignored.
+            attention_mask: of ones, (B, T): with a state, all texts of a batch have one length.
             inputs_embeds: in place of input_ids, (B, T, H).
             cache_params: state of this probe itself to continue from, taken as it is.
             return_logits: whether to keep the logits; by default always, except in training
                 with labels.
             num_items_in_batch: number of labels to divide the loss by; their count if None.
-            return_dict: has no effect.
+            return_dict: False gives a tuple, without what is None.
 
         Raises:
-            ValueError: when the state is missing, or another encoder wrote it.
+            ValueError: when the state is missing, another encoder wrote it, or there is padding.
         """
         tokens = input_ids if inputs_embeds is None else inputs_embeds
         if tokens is None:
@@ -168,14 +170,15 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         start = cache_params
         if start is None:
             start = self.initial_state(state, tokens.shape[0])
-        hidden, final = self.backbone(input_ids, start, inputs_embeds=inputs_embeds)
+        hidden, final = self.backbone(input_ids, start, attention_mask, inputs_embeds=inputs_embeds)
         if return_logits is None:
             return_logits = labels is None or not self.training
-        return MambaProbeOutput(
+        output = MambaProbeOutput(
             loss=None if labels is None else self.loss(hidden, labels, num_items_in_batch),
             logits=self.logits(hidden) if return_logits else None,
             state=final,
         )
+        return output if return_dict else output.to_tuple()
 
     def initial_state(self, state: Any = None, batch: int | None = None) -> MambaState:
         """Return the state that the probe starts from: what its condition leaves of `state`.
