@@ -16,6 +16,7 @@ import selmem.probe
 from selmem import read_state
 from selmem.encoder import fingerprint
 from selmem.probe import MambaProbe, MambaProbeConfig
+from selmem.probe.cpu_decoding import CpuSteps
 from small_models import VOCABULARY, encoder_like, small_encoder, stock_model, token_ids
 
 LENGTHS = [1, 2, 3, 4, 5, 63]
@@ -254,9 +255,9 @@ def test_reconstruction_stops_when_every_row_has_ended():
 def test_ended_rows_leave_the_batch(monkeypatch):
     probe, state, written = with_early_ends()
     rows = []
-    step = probe.backbone.step
+    step = CpuSteps.__call__
     monkeypatch.setattr(
-        probe.backbone, "step", lambda ids, *rest: rows.append(len(ids)) or step(ids, *rest)
+        CpuSteps, "__call__", lambda steps, ids: rows.append(len(ids)) or step(steps, ids)
     )
     probe.reconstruct(state, 12)
     eos = written == probe.config.eos_token_id

@@ -49,27 +49,16 @@ class StepWeights(NamedTuple):
     """What the steps of one layer need again and again, made once for all of them.
 
     Args:
-        A: state matrix, (D, N), negative, laid out as by `step_layout`.
+        A: state matrix, (D, N), negative.
         D: skip connection, (D,).
         dt_bias: added to dt before the softplus, (D,).
-        filters: of the convolution, (D, W), laid out as by `step_layout`.
+        filters: of the convolution, (D, W).
     """
 
     A: Tensor
     D: Tensor
     dt_bias: Tensor
     filters: Tensor
-
-
-def step_layout(values: Tensor) -> Tensor:
-    """Return a copy laid out for single steps.
-
-    It is contiguous, except that on a CPU the last two axes, channels and what belongs to each,
-    are exchanged in memory, so that operations run along the channels.
-    """
-    if values.device.type != "cpu":
-        return values.clone(memory_format=torch.contiguous_format)
-    return values.mT.clone(memory_format=torch.contiguous_format).mT
 
 
 class MambaMixer(nn.Module):
@@ -129,8 +118,8 @@ class MambaMixer(nn.Module):
 
     def step_weights(self) -> StepWeights:
         """Return what `step` needs besides its inputs, float32 at least."""
-        A, filters = step_layout(self._A()), step_layout(widen(self.conv1d.weight.squeeze(1)))
-        return StepWeights(A, widen(self.D), widen(self.dt_proj.bias), filters)
+        filters = widen(self.conv1d.weight.squeeze(1))
+        return StepWeights(self._A(), widen(self.D), widen(self.dt_proj.bias), filters)
 
     def _A(self) -> Tensor:
         return -torch.exp(widen(self.A_log))

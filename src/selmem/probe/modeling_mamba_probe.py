@@ -17,9 +17,10 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_mamba_probe import MambaProbeConfig
+from .cpu_decoding import CpuSteps
 from .graph_decoding import graph_decoder, rows_at_a_time
 from .linear_cross_entropy import IGNORED, linear_cross_entropy
-from .mamba_backbone import MambaBackbone, MambaMixer, init_mixer, step_layout, widen
+from .mamba_backbone import MambaBackbone, MambaMixer, init_mixer, widen
 from .mamba_state import MambaState
 
 # on a CPU, few rows times a whole vocabulary take a third more time than block by block
@@ -245,14 +246,14 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         return torch.cat(padded)  # type: ignore[return-value]
 
     def _reconstruct(self, state: MambaState, max_length: int) -> Tensor:
-        """Decode all rows of `state`, which is consumed; a row that ends leaves the batch."""
+        """Decode all rows of `state`; a row that ends leaves the batch."""
         eos = self._eos()
         rows = torch.arange(state.batch_size, device=self.device)
         written = torch.full((len(rows), max_length), eos, device=self.device)
         token = torch.full_like(rows, eos)
-        state, weights = self._decoding_state(state), self.backbone.step_weights()
+        steps = CpuSteps(self.backbone, state)
         for position in range(max_length):
-            token = self._likeliest(self.backbone.step(token, state, weights))
+            token = self._likeliest(steps(token))
             written[rows, position] = token
             going = token != eos
             if not going.all():
@@ -260,12 +261,8 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
                 if len(kept) == 0:
                     return written[:, : position + 1]
                 rows, token = rows[kept], token[kept]
-                state = self._decoding_state(state.select(kept))
+                steps.keep(kept)
         return written
-
-    def _decoding_state(self, state: MambaState) -> MambaState:
-        conv = state.conv.to(self.lm_head.weight.dtype)
-        return MambaState(step_layout(conv), step_layout(state.ssm))
 
     def _likeliest(self, hidden: Tensor) -> Tensor:
         """Return the most probable next tokens (B,) after hidden (B, H)."""
