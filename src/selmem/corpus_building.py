@@ -21,6 +21,7 @@ from selmem.corpus_store import FORMAT, CorpusStore, Positions, is_store, open_s
 from selmem.errors import InputError
 from selmem.tables import write_text
 from selmem.tokenization import tokenizer_hash
+from selmem.word_pairs import WordSwap
 
 BATCH_CHARACTERS = 4_000_000  # tokenised at once, in as many threads as there are cores
 COPY_TOKENS = 1 << 24  # moved at once while sorting the documents
@@ -36,7 +37,12 @@ class _Row:
 
 
 def build_store(
-    sources: Sequence[str], tokenizer: Any, out: Path, *, held_out: float = 0.005
+    sources: Sequence[str],
+    tokenizer: Any,
+    out: Path,
+    *,
+    held_out: float = 0.005,
+    swap: WordSwap | None = None,
 ) -> CorpusStore:
     """Tokenise documents into a store at `out`, whole or not at all, and open it.
 
@@ -46,11 +52,14 @@ def build_store(
         out: folder to make; one made before from the same arguments is opened instead.
         held_out: share of the documents held out, chosen by the hash of their text, but at least
             20 documents or a tenth of a small corpus.
+        swap: changes each text before it is tokenised; which documents are held out stays.
 
     Raises:
         InputError: no documents, fewer than two, a slow tokenizer, or a folder of other content.
     """
     request = {"sources": list(sources), "tokenizer": tokenizer_hash(tokenizer), "share": held_out}
+    if swap is not None:
+        request["swap"] = swap.identity()
     if out.exists():
         return _reopen(out, request)
     encoder = _plain_encoder(tokenizer)
@@ -63,8 +72,11 @@ def build_store(
         width = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
         raw = partial / "unsorted.bin"
         with raw.open("wb") as file:
-            rows = _tokenise(sources, encoder, int(tokenizer.eos_token_id), width, file)
-        _write_sorted(raw, rows, width, held_out, {"request": request}, partial)
+            rows = _tokenise(sources, encoder, int(tokenizer.eos_token_id), width, file, swap)
+        summary: dict[str, Any] = {"request": request}
+        if swap is not None:
+            summary["n_replaced"] = dict(sorted(swap.n_replaced.items()))
+        _write_sorted(raw, rows, width, held_out, summary, partial)
         raw.unlink()
         partial.chmod(0o755)
         partial.rename(out)
@@ -92,7 +104,12 @@ def _plain_encoder(tokenizer: Any) -> Tokenizer:
 
 
 def _tokenise(
-    sources: Sequence[str], encoder: Tokenizer, eos: int, width: type, file: BinaryIO
+    sources: Sequence[str],
+    encoder: Tokenizer,
+    eos: int,
+    width: type,
+    file: BinaryIO,
+    swap: WordSwap | None,
 ) -> list[_Row]:
     rows: list[_Row] = []
     documents = tqdm(
@@ -103,7 +120,8 @@ def _tokenise(
     )
     for batch in _batches(documents):
         encodings = encoder.encode_batch_fast(
-            [document.text for document in batch], add_special_tokens=False
+            [swap(document.text) if swap else document.text for document in batch],
+            add_special_tokens=False,
         )
         for document, encoding in zip(batch, encodings, strict=True):
             if ids := encoding.ids:
