@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from selmem.figures.style import BLACK, LINES, MARKERS, canvas, interval_ends, length_name
 
 _PANELS: Mapping[str, str] = {
-    "omission_aligned": "more of the rare word omitted (points)",
-    "recovered_bits": "more bits recovered of the rare word",
-    "recovered_fraction": "more of its bits recovered (points)",
+    "omission_aligned": "omission (points)",
+    "recovered_bits": "recovered bits per word",
+    "recovered_fraction": "recovered fraction (points)",
 }
 _ROWS: Mapping[str, str] = {
     "encoder": "rare to the encoder",
@@ -31,7 +31,7 @@ def causal_effects(table: pd.DataFrame) -> Figure | None:
     if not len(rows):
         return None
     lengths = sorted(rows["length"].unique())
-    title = "What makes a rare word harder to write back"
+    title = "What rarity does to a word: rare minus frequent"
     with canvas(len(_PANELS), height=1.9 + 0.3 * len(lengths), title=title, sharey=True) as drawn:
         figure, axes = drawn
         for panel, (outcome, label) in zip(axes, _PANELS.items(), strict=True):

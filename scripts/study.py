@@ -1,0 +1,181 @@
+"""The study of our own Mamba family, stage by stage: encoders, probes, controls, measurements.
+
+    python scripts/study.py STAGE ... --work DIR --corpus NAME=SRC ...      train, or go on training
+    python scripts/study.py STAGE ... --work DIR --list                     what it is, what is done
+
+DIR/tokenizer and DIR/corpus are made from --corpus, unless there already. Run the same command
+again after an interruption: what is done stays, what was interrupted continues. --minutes 9 ends
+what is under way after 9 minutes with a checkpoint and exit status 3, for machines lent in parts;
+--jobs N runs N at once on one card (start NVIDIA's MPS first). --flags adds flags to each training
+(--flags --cuda-graphs on a GPU).
+
+Stages: encoders (four sizes), neox (one encoder, probe and null probe with the GPT-NeoX tokenizer),
+probes (probe and null probe of every size), seeds (two more of each for 1m and 4m), lengths
+(dedicated to T = 64 and to T = 256), parts (convolution or SSM state alone), depth (extra layers),
+convergence (twice the tokens), causal (frequencies exchanged; needs causal_frequency.py build
+before), measure and measure-causal (`selmem measure` of what is trained, on --sources). What runs
+they consist of stands in study_runs.py.
+
+Time: --list prints for each run the minutes alone on one H200, an estimate (scripts/speed.py).
+Numbers: nothing of it has been run yet.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+from study_runs import CAUSAL_SEEDS, MEASUREMENTS, STAGES, Run, minutes
+
+SCRIPTS = Path(__file__).resolve().parent
+UNFINISHED = 3
+
+
+def share_null_probes(work: Path) -> None:
+    """Let a null probe of its own corpus serve the other encoder too: it reads no state."""
+    for (read, own), seed in product((("a", "b"), ("b", "a")), CAUSAL_SEEDS):
+        trained = work / f"causal/null-{own}-{own}-{seed}"
+        copy = work / f"causal/null-{read}-{own}-{seed}"
+        like = work / f"causal/probe-{read}-{own}-{seed}/config.json"
+        if copy.exists() or not like.exists() or not (trained / "config.json").exists():
+            continue
+        partial = copy.with_name(f".{copy.name}.part")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(trained, partial)
+        config = json.loads((partial / "config.json").read_text(encoding="utf-8"))
+        theirs = json.loads(like.read_text(encoding="utf-8"))
+        config |= {name: theirs[name] for name in theirs if name.startswith("encoder_")}
+        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        partial.rename(copy)
+
+
+def show(runs: list[Run], work: Path) -> None:
+    """Print what each run is and whether it is done."""
+    total = 0.0
+    for run in runs:
+        spent = minutes(run)
+        done = (work / run.mark).exists()
+        started = (work / run.out / "checkpoints" / "run.json").exists()
+        state = "done" if done else "begun" if started else ""
+        total += 0.0 if done or spent is None else spent
+        estimate = "" if spent is None else f"{spent:6.1f} min"
+        print(f"{run.out:32} {estimate:>11} {state:6} selmem {' '.join(run.arguments())}")
+    print(f"to do: {total:.0f} minutes of training, one after the other (estimate)")
+
+
+def prepare(work: Path, corpus: list[str], stages: list[str]) -> None:
+    """Make tokenizers and corpus stores that the stages need, unless they are there.
+
+    The GPT-NeoX tokenizer must be put into DIR/tokenizer-neox.
+    """
+    python = [sys.executable, str(SCRIPTS / "train_tokenizer.py")]
+    if not (work / "tokenizer" / "tokenizer.json").exists():
+        subprocess.run([*python, "--data", *corpus, "--out", work / "tokenizer"], check=True)
+    python = [sys.executable, str(SCRIPTS / "build_corpus.py"), "--data", *corpus]
+    for suffix in ("", *(["-neox"] if "neox" in stages else [])):
+        store, tokenizer = work / f"corpus{suffix}", work / f"tokenizer{suffix}"
+        if not (store / "store.json").exists():
+            subprocess.run([*python, "--tokenizer", tokenizer, "--out", store], check=True)
+
+
+def ready(runs: list[Run], work: Path, tried: set[str]) -> Iterator[Run]:
+    """Yield the runs that can start now."""
+    for run in runs:
+        inputs = [work / folder / "config.json" for folder in run.needs]
+        fresh = run.out not in tried and not (work / run.mark).exists()
+        if fresh and all(path.exists() for path in inputs):
+            yield run
+
+
+def execute(runs: list[Run], args: argparse.Namespace) -> int:
+    """Run what is not done, `jobs` at once; return the exit status."""
+    started = time.monotonic()
+    active: dict[str, subprocess.Popen[bytes]] = {}
+    tried: set[str] = set()
+    status = 0
+    while True:
+        for run in list(ready(runs, args.work, tried)):
+            left = args.minutes - (time.monotonic() - started) / 60 if args.minutes else None
+            if len(active) >= args.jobs or (left is not None and left < 0.5):
+                break
+            tried.add(run.out)
+            active[run.out] = start(run, args, left)
+        if not active:
+            break
+        time.sleep(0.2)
+        for name in [name for name, process in active.items() if process.poll() is not None]:
+            code = active.pop(name).returncode
+            status = status or code
+            print(f"{name}: {'failed' if code else 'ended'} ({code})", flush=True)
+            share_null_probes(args.work)
+    undone = [run.out for run in runs if not (args.work / run.mark).exists()]
+    if undone:
+        print(f"not done: {' '.join(undone)}; run this again to continue", file=sys.stderr)
+    return status or (UNFINISHED if undone else 0)
+
+
+def start(run: Run, args: argparse.Namespace, left: float | None) -> "subprocess.Popen[bytes]":
+    """Start one command; its log is beside its folder."""
+    words = [*args.selmem.split(), *run.arguments()]
+    if run.config is not None:
+        words += args.flags
+        words += [] if left is None else ["--max-minutes", f"{left:.2f}"]
+        if (args.work / run.out / "checkpoints" / "run.json").exists():
+            words.append("--resume")
+    log = args.work / f"{run.out}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(words, cwd=args.work, stdout=file, stderr=subprocess.STDOUT)
+
+
+def absolute(source: str) -> str:
+    """Return a source that means the same in any folder.
+
+    >>> absolute("news=hub:org/news")
+    'news=hub:org/news'
+    """
+    name, equals, address = source.rpartition("=")
+    path, mark, option = address.partition("#")
+    found = Path(path).resolve() if Path(path).exists() else path
+    return f"{name}{equals}{found}{mark}{option}"
+
+
+def chosen(args: argparse.Namespace) -> list[Run]:
+    """Return the runs of the stages, those named by --only."""
+    runs = [run for name in args.stages if name in STAGES for run in STAGES[name]()]
+    sources = [absolute(source) for source in args.sources]
+    for name in args.stages:
+        runs += MEASUREMENTS[name](sources) if name in MEASUREMENTS else []
+    return [run for run in runs if not args.only or run.out in args.only]
+
+
+def main() -> int:
+    """Read the arguments and list or run the stages."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stages", nargs="+", choices=[*STAGES, *MEASUREMENTS], metavar="STAGE")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--corpus", nargs="+", default=[], metavar="SRC", help="to train on")
+    parser.add_argument("--sources", nargs="+", default=[], metavar="SRC", help="to measure")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FOLDER", help="of these runs")
+    parser.add_argument("--jobs", type=int, default=1, help="at once")
+    parser.add_argument("--minutes", type=float, help="end what is under way after this time")
+    parser.add_argument("--list", action="store_true", help="print the runs and do nothing")
+    parser.add_argument("--selmem", default="selmem", help="the command")
+    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for each training")
+    args = parser.parse_args()
+    runs = chosen(args)
+    if args.list:
+        show(runs, args.work)
+        return 0
+    if any(run.config for run in runs):
+        prepare(args.work, args.corpus, args.stages)
+    return execute(runs, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

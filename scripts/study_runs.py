@@ -1,0 +1,232 @@
+"""What the study consists of: every training and measurement as one command; see study.py."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from speed import Shape, read_bench, tokens_per_second
+
+CONFIGS = Path(__file__).resolve().parent / "configs" / "study"
+PROBE_RATES = {"1m": 0.003, "4m": 0.002, "15m": 0.002, "45m": 0.001}  # peak learning rates
+SEEDED, CONTROLLED = ("1m", "4m"), "4m"
+CAUSAL, CAUSAL_SEEDS, CAUSAL_STEPS = "1m", (0, 1, 2), 7_000
+DEDICATED = (64, 256)  # tokens
+EXTRA_LAYERS = 4
+LENGTHS, CONTROL_LENGTHS = (4, 8, 16, 32, 64, 128, 256), (16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command whose result is a folder.
+
+    Attributes:
+        out: the folder, below the working folder.
+        command: of selmem, with what it always needs.
+        config: settings file of a training; None for a measurement.
+        settings: further settings; they win over the file's.
+        needs: folders that must be done before.
+    """
+
+    out: str
+    command: tuple[str, ...]
+    config: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+    @property
+    def mark(self) -> str:
+        """The file that says that it is done."""
+        return f"{self.out}/{'run.json' if self.config is None else 'config.json'}"
+
+    def values(self) -> dict[str, Any]:
+        """Return all settings of a training."""
+        text = (CONFIGS / str(self.config)).read_text(encoding="utf-8")
+        return {**yaml.safe_load(text), **self.settings}
+
+    def arguments(self) -> list[str]:
+        """Return the words after `selmem`."""
+        words = [*self.command, "--out", self.out]
+        words += [] if self.config is None else ["--config", str(CONFIGS / self.config)]
+        for name, value in self.settings.items():
+            several = value if isinstance(value, list | tuple) else [value]
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag, *map(str, several)] if value is not True else [flag]
+        return words
+
+
+def encoder(size: str, name: str, **settings: Any) -> Run:
+    """Return the pretraining of an encoder."""
+    given = {"tokenizer": "tokenizer", "data": "corpus", **settings}
+    return Run(name, ("pretrain",), f"encoder-{size}.yaml", given)
+
+
+def reader(size: str, name: str, **settings: Any) -> Run:
+    """Return the training of a probe, or with condition none of a null probe."""
+    read = settings.pop("encoder", f"encoders/{size}")
+    config = settings.pop("config", "probe.yaml")
+    given = {"encoder": read, "data": "corpus", **settings}
+    if config == "probe.yaml":
+        given["learning_rate"] = PROBE_RATES[size]
+    return Run(name, ("train",), config, given, (read,))
+
+
+def both(size: str, name: str, **settings: Any) -> list[Run]:
+    """Return the trainings of a probe and its null probe."""
+    return [
+        reader(size, f"probes/{name}", **settings),
+        reader(size, f"nulls/{name}", condition="none", **settings),
+    ]
+
+
+def encoders() -> list[Run]:
+    """Return the family."""
+    return [encoder(size, f"encoders/{size}") for size in PROBE_RATES]
+
+
+def neox() -> list[Run]:
+    """Return the encoder that the Pile's token counts apply to, and its readers."""
+    own: dict[str, Any] = {"tokenizer": "tokenizer-neox", "data": "corpus-neox"}
+    readers = both(CONTROLLED, "4m-neox", encoder="encoders/4m-neox", data="corpus-neox")
+    return [encoder(CONTROLLED, "encoders/4m-neox", **own), *readers]
+
+
+def probes() -> list[Run]:
+    """Return the probes and null probes of the family."""
+    return [run for size in PROBE_RATES for run in both(size, size)]
+
+
+def seeds() -> list[Run]:
+    """Return readers of the same encoders with other seeds."""
+    return [r for s, n in product(SEEDED, (1, 2)) for r in both(s, f"{s}-seed{n}", seed=n)]
+
+
+def lengths() -> list[Run]:
+    """Return readers of one length, with as many tokens of it as in the mixture."""
+    mixed = yaml.safe_load((CONFIGS / "probe.yaml").read_text(encoding="utf-8"))
+    shares = dict(zip(mixed["lengths"], mixed["length_weights"], strict=True))
+    return [
+        run
+        for length in DEDICATED
+        for run in both(
+            CONTROLLED,
+            f"{CONTROLLED}-only{length}",
+            lengths=[length],
+            length_weights=[1.0],
+            max_steps=round(mixed["max_steps"] * shares[length] / sum(shares.values())),
+        )
+    ]
+
+
+def parts() -> list[Run]:
+    """Return probes that see one part of the state."""
+    return [
+        reader(CONTROLLED, f"probes/{CONTROLLED}-{part}", condition=part)
+        for part in ("conv", "ssm")
+    ]
+
+
+def depth() -> list[Run]:
+    """Return readers with layers behind those that get the state."""
+    return both(CONTROLLED, f"{CONTROLLED}-deep", extra_layers=EXTRA_LAYERS)
+
+
+def convergence() -> list[Run]:
+    """Return readers with twice the tokens, annealed; `scripts/convergence.py` compares."""
+    steps = yaml.safe_load((CONFIGS / "probe.yaml").read_text(encoding="utf-8"))["max_steps"]
+    return [run for size in PROBE_RATES for run in both(size, f"{size}-twice", max_steps=2 * steps)]
+
+
+def causal() -> list[Run]:
+    """Return encoders and readers of the exchanged corpora; a null probe serves both encoders."""
+    runs = []
+    for seed in CAUSAL_SEEDS:
+        folders = {side: f"causal/encoder-{side}-{seed}" for side in "ab"}
+        corpora = {side: f"causal/corpus-{side}" for side in "ab"}
+        for side in "ab":
+            given = {"data": corpora[side], "seed": seed, "max_steps": CAUSAL_STEPS}
+            runs.append(encoder(CAUSAL, folders[side], **given))
+        common = {"config": "probe-causal.yaml", "seed": seed}
+        for read, own in product("ab", "ab"):
+            given = {"encoder": folders[read], "data": corpora[own], **common}
+            runs.append(reader(CAUSAL, f"causal/probe-{read}-{own}-{seed}", **given))
+        for own in "ab":
+            given = {"encoder": folders[own], "data": corpora[own], "condition": "none", **common}
+            runs.append(reader(CAUSAL, f"causal/null-{own}-{own}-{seed}", **given))
+    return runs
+
+
+def measurement(
+    out: str, read: str, probe: str, null: str, sources: list[str], **settings: Any
+) -> Run:
+    """Return one measurement."""
+    given = {"encoder": read, "probe": [probe, *settings.pop("others", [])], "null_probe": null}
+    needs = (read, null, *(name.rpartition("=")[2] for name in given["probe"]))
+    return Run(out, ("measure", "--data", *sources), None, {**given, **settings}, needs)
+
+
+def measure(sources: list[str]) -> list[Run]:
+    """Return the measurements of every size, controls and other probes of one, and the seeds."""
+    found = []
+    for size in PROBE_RATES:
+        models = (f"encoders/{size}", f"probes/{size}", f"nulls/{size}")
+        names = ("conv", "ssm", "deep") if size == CONTROLLED else ()
+        others = [f"{name}=probes/{size}-{name}" for name in names]
+        controls: dict[str, Any] = {"lengths": CONTROL_LENGTHS, "controls": True, "others": others}
+        found.append(measurement(f"measured/{size}", *models, sources, lengths=LENGTHS))
+        found.append(measurement(f"measured/{size}-controls", *models, sources, **controls))
+    variants = [f"{size}-seed{n}" for size, n in product(SEEDED, (1, 2))]
+    variants += [f"{CONTROLLED}-deep", *(f"{CONTROLLED}-only{n}" for n in DEDICATED), "4m-neox"]
+    for name in variants:
+        read = "4m-neox" if name == "4m-neox" else name.partition("-")[0]
+        chosen = [n for n in CONTROL_LENGTHS if "only" not in name or name.endswith(f"only{n}")]
+        models = (f"encoders/{read}", f"probes/{name}", f"nulls/{name}")
+        found.append(measurement(f"measured/{name}", *models, sources, lengths=chosen))
+    return found
+
+
+def measure_causal(_sources: list[str]) -> list[Run]:
+    """Return the measurements of every encoder by every reader, on the same passages."""
+    return [
+        measurement(
+            f"causal/measured/{read}-{own}-{seed}",
+            f"causal/encoder-{read}-{seed}",
+            f"causal/probe-{read}-{own}-{seed}",
+            f"causal/null-{read}-{own}-{seed}",
+            ["pairs=causal/evaluation.jsonl"],
+            lengths=(16, 64),
+            max_chunks=20_000,
+            annotate="none",
+        )
+        for seed in CAUSAL_SEEDS
+        for read, own in product("ab", "ab")
+    ]
+
+
+STAGES: dict[str, Callable[[], list[Run]]] = {
+    "encoders": encoders, "neox": neox, "probes": probes, "seeds": seeds, "lengths": lengths,
+    "parts": parts, "depth": depth, "convergence": convergence, "causal": causal,
+}  # fmt: skip
+MEASUREMENTS: dict[str, Callable[[list[str]], list[Run]]] = {
+    "measure": measure,
+    "measure-causal": measure_causal,
+}
+
+
+def minutes(run: Run) -> float | None:
+    """Return the estimated minutes of a training alone on one H200."""
+    if run.config is None:
+        return None
+    values = run.values()
+    size = run.needs[0].rpartition("/")[2] if run.needs else str(run.config)
+    size = next((s for s in sorted(PROBE_RATES, key=len, reverse=True) if s in size), CAUSAL)
+    shape = yaml.safe_load((CONFIGS / f"encoder-{size}.yaml").read_text(encoding="utf-8"))
+    vocabulary = 50_277 if "neox" in run.out else 4_096
+    n_layers = shape["num_hidden_layers"] + values.get("extra_layers", 0)
+    reads = run.command == ("train",) and values.get("condition") != "none"
+    rate = tokens_per_second(
+        Shape(shape["hidden_size"], n_layers, vocabulary), read_bench(), reads_state=reads
+    )
+    return float(values["max_steps"] * values["tokens_per_batch"] / rate / 60)
