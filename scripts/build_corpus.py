@@ -21,8 +21,15 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, help="folder or Hub id")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--held-out", type=float, default=0.005, help="share of the documents")
+    parser.add_argument("--max-tokens", type=int, help="read no further documents (default: all)")
     args = parser.parse_args()
-    store = build_store(args.data, load_tokenizer(args.tokenizer), args.out, held_out=args.held_out)
+    store = build_store(
+        args.data,
+        load_tokenizer(args.tokenizer),
+        args.out,
+        held_out=args.held_out,
+        max_tokens=args.max_tokens,
+    )
     print(json.dumps({k: v for k, v in store.summary.items() if k != "request"}, indent=2))
 
 

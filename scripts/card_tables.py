@@ -21,8 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measured", type=Path)
     parser.add_argument("name", help="of the probe's repository, without the namespace")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="default: hub_cards/tables")
     arguments = parser.parse_args()
-    print(collect_card_tables(arguments.measured, TABLES / arguments.name))
+    print(collect_card_tables(arguments.measured, arguments.tables / arguments.name))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """How long training takes on one H200, estimated from the committed benchmark.
 
+    python scripts/speed.py SIZE [--tokens N]      SIZE of state-spaces: 130m 370m 790m 1.4b
+
 The parts of a step at the 130M shape (scripts/results/bench_gpu.json) are scaled to another shape:
 matrix products by their operations, the softmax by the vocabulary, everything else by layers times
 width. It is an estimate: no small model is taken to be faster than the bundled one was, with
 --cuda-graphs, and runs that share a card get less each.
 """
 
+import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,3 +82,31 @@ def measured_tokens_per_second(size: str, bench: dict[str, Any]) -> float | None
     rows = bench.get("train_sizes", {})
     rates = [row["tokens_s"] for name, row in rows.items() if name.split()[0] == size]
     return float(max(rates)) if rates else None
+
+
+def cost(size: str, n_tokens: float, bench: dict[str, Any]) -> str:
+    """Return what a probe and a null probe of a checkpoint cost, and what that rests on."""
+    measured = measured_tokens_per_second(size, bench)
+    probe = measured or tokens_per_second(STATE_SPACES[size], bench)
+    null = tokens_per_second(STATE_SPACES[size], bench, reads_state=False)
+    hours = [n_tokens / rate / 3600 for rate in (probe, null)]
+    source = "measured" if measured else "estimated from the 130M shape"
+    return (
+        f"{size}: {n_tokens / 1e9:.2f}G tokens each for probe and null probe: {sum(hours):.1f} GPU "
+        f"hours on one {bench['machine']['gpu']}, of which the probe {hours[0]:.1f} at "
+        f"{probe:,.0f} tokens/s ({source}) and the null probe {hours[1]:.1f} at {null:,.0f} "
+        "(estimated)"
+    )
+
+
+def main() -> None:
+    """Print the cost of one size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("size", choices=STATE_SPACES)
+    parser.add_argument("--tokens", type=float, default=1e9)
+    args = parser.parse_args()
+    print(cost(args.size, args.tokens, read_bench()))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,11 +9,14 @@ what is under way after 9 minutes with a checkpoint and exit status 3, for machi
 --jobs N runs N at once on one card (start NVIDIA's MPS first). --flags adds flags to each training
 (--flags --cuda-graphs on a GPU).
 
+--measure-flags "FLAG ..." adds flags to each measurement.
+
 Stages: encoders (four sizes), neox (one encoder, probe and null probe with the GPT-NeoX tokenizer),
 probes (probe and null probe of every size), seeds (two more of each for 1m and 4m), lengths
 (dedicated to T = 64 and to T = 256), parts (convolution or SSM state alone), depth (extra layers),
 convergence (twice the tokens), causal (frequencies exchanged; needs causal_frequency.py build
-before), measure and measure-causal (`selmem measure` of what is trained, on --sources). What runs
+before), checkpoint (readers of DIR/encoder, made by others; see state_spaces.sh), and measure,
+measure-causal, measure-checkpoint (`selmem measure` of what is trained, on --sources). What runs
 they consist of stands in study_runs.py.
 
 Time: --list prints for each run the minutes alone on one H200, an estimate (scripts/speed.py).
@@ -74,7 +77,8 @@ def prepare(work: Path, corpus: list[str], stages: list[str]) -> None:
     The GPT-NeoX tokenizer must be put into DIR/tokenizer-neox.
     """
     python = [sys.executable, str(SCRIPTS / "train_tokenizer.py")]
-    if not (work / "tokenizer" / "tokenizer.json").exists():
+    needs_tokenizer = not (work / "corpus" / "store.json").exists() or "encoders" in stages
+    if needs_tokenizer and not (work / "tokenizer" / "tokenizer.json").exists():
         subprocess.run([*python, "--data", *corpus, "--out", work / "tokenizer"], check=True)
     python = [sys.executable, str(SCRIPTS / "build_corpus.py"), "--data", *corpus]
     for suffix in ("", *(["-neox"] if "neox" in stages else [])):
@@ -122,7 +126,9 @@ def execute(runs: list[Run], args: argparse.Namespace) -> int:
 def start(run: Run, args: argparse.Namespace, left: float | None) -> "subprocess.Popen[bytes]":
     """Start one command; its log is beside its folder."""
     words = [*args.selmem.split(), *run.arguments()]
-    if run.config is not None:
+    if run.config is None:
+        words += args.measure_flags.split()
+    else:
         words += args.flags
         words += [] if left is None else ["--max-minutes", f"{left:.2f}"]
         if (args.work / run.out / "checkpoints" / "run.json").exists():
@@ -165,6 +171,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="at once")
     parser.add_argument("--minutes", type=float, help="end what is under way after this time")
     parser.add_argument("--list", action="store_true", help="print the runs and do nothing")
+    parser.add_argument("--measure-flags", default="", help="for each measurement, as one word")
     parser.add_argument("--selmem", default="selmem", help="the command")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for each training")
     args = parser.parse_args()

@@ -158,6 +158,15 @@ def causal() -> list[Run]:
     return runs
 
 
+def checkpoint() -> list[Run]:
+    """Return the readers of a checkpoint made by others, in the folder `encoder`."""
+    common = {"encoder": "encoder", "config": "probe-checkpoint.yaml"}
+    return [
+        reader("", "probe", **common),
+        reader("", "null-probe", condition="none", **common),
+    ]
+
+
 def measurement(
     out: str, read: str, probe: str, null: str, sources: list[str], **settings: Any
 ) -> Run:
@@ -187,6 +196,15 @@ def measure(sources: list[str]) -> list[Run]:
     return found
 
 
+def measure_checkpoint(sources: list[str]) -> list[Run]:
+    """Return the measurements of a checkpoint made by others."""
+    models = ("encoder", "probe", "null-probe")
+    return [
+        measurement("measured", *models, sources, lengths=LENGTHS),
+        measurement("controls", *models, sources, lengths=CONTROL_LENGTHS, controls=True),
+    ]
+
+
 def measure_causal(_sources: list[str]) -> list[Run]:
     """Return the measurements of every encoder by every reader, on the same passages."""
     return [
@@ -208,16 +226,18 @@ def measure_causal(_sources: list[str]) -> list[Run]:
 STAGES: dict[str, Callable[[], list[Run]]] = {
     "encoders": encoders, "neox": neox, "probes": probes, "seeds": seeds, "lengths": lengths,
     "parts": parts, "depth": depth, "convergence": convergence, "causal": causal,
+    "checkpoint": checkpoint,
 }  # fmt: skip
 MEASUREMENTS: dict[str, Callable[[list[str]], list[Run]]] = {
     "measure": measure,
     "measure-causal": measure_causal,
+    "measure-checkpoint": measure_checkpoint,
 }
 
 
 def minutes(run: Run) -> float | None:
-    """Return the estimated minutes of a training alone on one H200."""
-    if run.config is None:
+    """Return the estimated minutes of a training alone on one H200; not for checkpoints."""
+    if run.config is None or run.config == "probe-checkpoint.yaml":
         return None
     values = run.values()
     size = run.needs[0].rpartition("/")[2] if run.needs else str(run.config)

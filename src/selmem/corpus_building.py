@@ -43,6 +43,7 @@ def build_store(
     *,
     held_out: float = 0.005,
     swap: WordSwap | None = None,
+    max_tokens: int | None = None,
 ) -> CorpusStore:
     """Tokenise documents into a store at `out`, whole or not at all, and open it.
 
@@ -53,6 +54,7 @@ def build_store(
         held_out: share of the documents held out, chosen by the hash of their text, but at least
             20 documents or a tenth of a small corpus.
         swap: changes each text before it is tokenised; which documents are held out stays.
+        max_tokens: no further documents are read once there are so many; all if None.
 
     Raises:
         InputError: no documents, fewer than two, a slow tokenizer, or a folder of other content.
@@ -60,6 +62,8 @@ def build_store(
     request = {"sources": list(sources), "tokenizer": tokenizer_hash(tokenizer), "share": held_out}
     if swap is not None:
         request["swap"] = swap.identity()
+    if max_tokens is not None:
+        request["max_tokens"] = max_tokens
     if out.exists():
         return _reopen(out, request)
     encoder = _plain_encoder(tokenizer)
@@ -72,7 +76,10 @@ def build_store(
         width = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
         raw = partial / "unsorted.bin"
         with raw.open("wb") as file:
-            rows = _tokenise(sources, encoder, int(tokenizer.eos_token_id), width, file, swap)
+            documents = (document for source in sources for document in read_documents(source))
+            written = _tokenise(documents, encoder, int(tokenizer.eos_token_id), width, file, swap)
+            rows = list(_up_to(max_tokens, written))
+        _require_two(rows, sources)
         summary: dict[str, Any] = {"request": request}
         if swap is not None:
             summary["n_replaced"] = dict(sorted(swap.n_replaced.items()))
@@ -104,21 +111,16 @@ def _plain_encoder(tokenizer: Any) -> Tokenizer:
 
 
 def _tokenise(
-    sources: Sequence[str],
+    documents: Iterable[Document],
     encoder: Tokenizer,
     eos: int,
     width: type,
     file: BinaryIO,
     swap: WordSwap | None,
-) -> list[_Row]:
-    rows: list[_Row] = []
-    documents = tqdm(
-        (document for source in sources for document in read_documents(source)),
-        desc="tokenising",
-        unit=" documents",
-        disable=None,
-    )
-    for batch in _batches(documents):
+) -> Iterator[_Row]:
+    """Write the tokens of every document and yield its row."""
+    progress = tqdm(documents, desc="tokenising", unit=" documents", disable=None)
+    for batch in _batches(progress):
         encodings = encoder.encode_batch_fast(
             [swap(document.text) if swap else document.text for document in batch],
             add_special_tokens=False,
@@ -127,13 +129,24 @@ def _tokenise(
             if ids := encoding.ids:
                 file.write(np.array([*ids, eos], width).tobytes())
                 digest = sha256(document.text.encode()).digest()
-                rows.append(_Row(document.doc_id, document.source, len(ids), digest))
+                yield _Row(document.doc_id, document.source, len(ids), digest)
+
+
+def _up_to(max_tokens: int | None, rows: Iterator[_Row]) -> Iterator[_Row]:
+    n_tokens = 0
+    for row in rows:
+        yield row
+        n_tokens += row.n_tokens
+        if max_tokens is not None and n_tokens >= max_tokens:
+            return
+
+
+def _require_two(rows: Sequence[_Row], sources: Sequence[str]) -> None:
     if len(rows) < 2:
         raise InputError(
             f"{', '.join(sources)} hold {len(rows)} documents with text, expected at least 2, "
             "since whole documents are held out; give more, or split the text by blank lines"
         )
-    return rows
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

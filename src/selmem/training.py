@@ -136,7 +136,7 @@ def _new_probe(
         config.condition,
         random_init=config.init == "random",
         encoder_name_or_path=config.encoder_name or str(encoder.config.name_or_path),
-        encoder_revision=encoder.revision,
+        encoder_revision=encoder.revision or config.encoder_revision,
         encoder_fingerprint=encoder.fingerprint,
         tokenizer_hash=tokens,
         max_chunk_tokens=max(config.lengths),

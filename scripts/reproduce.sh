@@ -1,0 +1,36 @@
+#!/bin/sh
+# Make again what is committed of tables, figures and cards, and compare.
+#
+#   scripts/reproduce.sh [OUT]             OUT is outputs/reproduced by default
+#
+# What is made again, from the bundled models and text and from committed tables alone, offline:
+#   hub_cards/tables/mamba-tiny-probe      measured with controls, 150 chunks a length
+#   hub_cards/figures/retention.png        the demo's figure
+#   hub_cards/cards                        the bundled models' cards
+#   scripts/results/coverage.csv           simulation of the intervals
+# Tables are compared by value, cards by text (scripts/compare.py); exit status 1 where something
+# differs. Not made again: what was measured on a GPU or on a certain machine (bundle.json,
+# bench_*.json). Run it again after an interruption: what is done stays. SELMEM is the command
+# (default: selmem), PYTHON the interpreter (default: python).
+#
+# Time: @@TIME@@
+set -eu
+
+cd "$(dirname "$0")/.."
+out=${1:-outputs/reproduced}
+SELMEM=${SELMEM:-selmem}
+PYTHON=${PYTHON:-python}
+models=src/selmem/bundled
+mkdir -p "$out/figures"
+
+$SELMEM measure --encoder "$models/mamba-tiny" --probe "$models/mamba-tiny-probe" \
+    --null-probe "$models/mamba-tiny-null-probe" --controls --max-chunks 150 --lengths 4 16 64 \
+    --data "selmem_sample=$models/sample/documents.jsonl" --out "$out/measured"
+"$PYTHON" scripts/card_tables.py "$out/measured" mamba-tiny-probe --tables "$out/tables"
+$SELMEM demo --out "$out/demo"
+cp "$out/demo/figures/retention_by_length.png" "$out/figures/retention.png"
+"$PYTHON" scripts/render_cards.py "$out/cards"
+"$PYTHON" scripts/coverage.py --out "$out/coverage.csv"
+
+exec "$PYTHON" scripts/compare.py "$out/tables" hub_cards/tables "$out/figures" hub_cards/figures \
+    "$out/cards" hub_cards/cards "$out/coverage.csv" scripts/results/coverage.csv

@@ -1,0 +1,253 @@
+"""The study's recipes: every command is valid, and the runner does what its header says."""
+
+import json
+import re
+import stat
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import MambaConfig
+
+from selmem.cli import build_parser
+from selmem.encoder import MambaEncoder
+from selmem.pretraining import PretrainConfig
+from selmem.runs.config import parse_config
+from selmem.training import TrainConfig
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import speed  # noqa: E402
+import study  # noqa: E402
+import study_runs  # noqa: E402
+from convergence import still_to_gain  # noqa: E402
+from dry_encoder import describe  # noqa: E402
+
+TRAININGS = [run for stage in study_runs.STAGES.values() for run in stage()]
+MEASUREMENTS = [run for stage in study_runs.MEASUREMENTS.values() for run in stage(["a=b.txt"])]
+COMMANDS = {"pretrain": PretrainConfig, "train": TrainConfig}
+
+
+@pytest.mark.parametrize("run", TRAININGS, ids=lambda run: run.out)
+def test_every_training_has_settings_that_its_command_takes(run):
+    command, *words = run.arguments()
+    config = parse_config(COMMANDS[command], words, prog="selmem")
+    assert config.max_steps == run.values()["max_steps"]
+    assert config.out == run.out
+    assert config.save_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("run", MEASUREMENTS, ids=lambda run: run.out)
+def test_every_measurement_is_a_command_on_what_is_trained(run):
+    build_parser().parse_args(run.arguments())
+    made = {training.out for training in TRAININGS}
+    shared = {f"causal/null-{a}-{b}-{s}" for a, b in ("ab", "ba") for s in study_runs.CAUSAL_SEEDS}
+    assert set(run.needs) <= made | shared | {"encoder"}
+
+
+def test_folders_are_different_and_inputs_are_made():
+    names = [run.out for run in TRAININGS + MEASUREMENTS]
+    assert len(set(names)) == len(names)
+    for run in TRAININGS:
+        assert set(run.needs) <= {"encoder", *names}
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"), [("1m", 1e6), ("4m", 4e6), ("15m", 15e6), ("45m", 45e6)]
+)
+def test_encoders_have_the_parameters_that_their_files_state(size, parameters):
+    path = SCRIPTS / "configs" / "study" / f"encoder-{size}.yaml"
+    given = yaml.safe_load(path.read_text())
+    shape = {name: given[name] for name in ("hidden_size", "num_hidden_layers", "state_size")}
+    with torch.device("meta"):
+        encoder = MambaEncoder(MambaConfig(vocab_size=4096, **shape))
+    embeddings = encoder.backbone.embeddings.weight.numel()
+    inner = sum(p.numel() for p in encoder.parameters()) - embeddings
+    stated = [int(n.replace(",", "")) for n in re.findall(r"\d+(?:,\d+)+", path.read_text())]
+    assert stated == [inner, embeddings, 4096]
+    assert inner == pytest.approx(parameters, rel=0.08)
+
+
+def test_a_dedicated_probe_sees_as_many_tokens_of_its_length_as_the_mixed_one():
+    mixed = yaml.safe_load((SCRIPTS / "configs" / "study" / "probe.yaml").read_text())
+    for run in study_runs.lengths():
+        [length] = run.settings["lengths"]
+        weights = mixed["length_weights"]
+        share = weights[mixed["lengths"].index(length)] / sum(weights)
+        assert run.settings["max_steps"] == pytest.approx(share * mixed["max_steps"], abs=1)
+
+
+def fake_selmem(folder):
+    """Return a command that writes what selmem would, in two parts where it is asked to hurry."""
+    script = folder / "selmem.py"
+    script.write_text(
+        "import json, pathlib, sys\n"
+        "words = sys.argv[1:]\n"
+        "out = pathlib.Path(words[words.index('--out') + 1])\n"
+        "(out / 'checkpoints').mkdir(parents=True, exist_ok=True)\n"
+        "with open('calls.txt', 'a') as file: file.write(' '.join(words) + '\\n')\n"
+        "if 'fail' in words: sys.exit(2)\n"
+        "started = out / 'checkpoints' / 'run.json'\n"
+        "if '--max-minutes' in words and not started.exists():\n"
+        "    started.write_text('{}')\n"
+        "else:\n"
+        "    (out / 'config.json').write_text(json.dumps({'encoder_fingerprint': str(out)}))\n"
+        "    (out / 'run.json').write_text('{}')\n"
+    )
+    return f"{sys.executable} {script}"
+
+
+def arguments(work, stages, **changes):
+    given = {
+        "stages": stages, "work": work, "sources": [], "only": [], "jobs": 2, "minutes": None,
+        "selmem": fake_selmem(work), "flags": [], "measure_flags": "",
+    }  # fmt: skip
+    return Namespace(**{**given, **changes})
+
+
+def calls(work):
+    return [line.split() for line in (work / "calls.txt").read_text().splitlines()]
+
+
+def test_runner_makes_what_is_needed_first_and_nothing_twice(tmp_path):
+    args = arguments(tmp_path, ["encoders", "probes"], flags=["--device", "cpu"])
+    runs = study.chosen(args)
+    assert study.execute(runs, args) == 0
+    outs = [words[words.index("--out") + 1] for words in calls(tmp_path)]
+    assert sorted(outs) == sorted(run.out for run in runs)
+    assert outs.index("encoders/1m") < outs.index("probes/1m")
+    assert all(words[-2:] == ["--device", "cpu"] for words in calls(tmp_path))
+    assert study.execute(runs, args) == 0
+    assert len(calls(tmp_path)) == len(runs)
+
+
+def test_runner_continues_what_a_time_limit_ended(tmp_path):
+    args = arguments(tmp_path, ["encoders"], minutes=9, only=["encoders/4m", "encoders/1m"])
+    runs = study.chosen(args)
+    assert [run.out for run in runs] == ["encoders/1m", "encoders/4m"]
+    assert study.execute(runs, args) == study.UNFINISHED
+    assert study.execute(runs, args) == 0
+    assert ["--resume" in words for words in calls(tmp_path)] == [False, False, True, True]
+
+
+def test_runner_starts_nothing_new_in_the_last_half_minute(tmp_path):
+    args = arguments(tmp_path, ["encoders"], minutes=0.4)
+    assert study.execute(study.chosen(args), args) == study.UNFINISHED
+    assert not (tmp_path / "calls.txt").exists()
+
+
+def test_a_failure_stops_what_rests_on_it_and_nothing_else(tmp_path):
+    args = arguments(tmp_path, ["probes"], flags=["fail"])
+    runs = study.chosen(args)
+    (tmp_path / "encoders/1m").mkdir(parents=True)
+    (tmp_path / "encoders/1m/config.json").write_text("{}")
+    assert study.execute(runs, args) == 2
+    assert len(calls(tmp_path)) == 2
+
+
+def test_measurements_get_their_own_flags_and_sources_that_mean_the_same_anywhere(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "text.txt").write_text("text")
+    monkeypatch.chdir(tmp_path)
+    args = arguments(
+        tmp_path, ["measure"], sources=["a=./text.txt#lines"], measure_flags="--seed 3",
+        only=["measured/1m"],
+    )  # fmt: skip
+    for name in ("encoders", "probes", "nulls"):
+        (tmp_path / name / "1m").mkdir(parents=True)
+        (tmp_path / name / "1m" / "config.json").write_text("{}")
+    assert study.execute(study.chosen(args), args) == 0
+    [words] = calls(tmp_path)
+    assert f"a={tmp_path}/text.txt#lines" in words
+    assert words[-2:] == ["--seed", "3"]
+
+
+def test_null_probe_of_one_corpus_serves_both_encoders(tmp_path):
+    args = arguments(tmp_path, ["causal", "measure-causal"])
+    runs = study.chosen(args)
+    assert study.execute(runs, args) == 0
+    for read, own in ("ab", "ba"):
+        copy = json.loads((tmp_path / f"causal/null-{read}-{own}-1/config.json").read_text())
+        assert copy["encoder_fingerprint"] == f"causal/probe-{read}-{own}-1"
+    assert sum(words[0] == "train" for words in calls(tmp_path)) == 18
+    assert sum(words[0] == "measure" for words in calls(tmp_path)) == 12
+
+
+def test_list_states_what_is_done_and_the_minutes_to_do(tmp_path, capsys):
+    study.show(study_runs.encoders(), tmp_path)
+    (tmp_path / "encoders/45m").mkdir(parents=True)
+    (tmp_path / "encoders/45m/config.json").write_text("{}")
+    study.show(study_runs.encoders(), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    before, after = (int(line.split()[2]) for line in lines if line.startswith("to do"))
+    assert before > after + 10
+    assert lines[8].split()[3] == "done"
+
+
+def test_speed_is_the_measured_one_at_the_measured_shape():
+    bench = speed.read_bench()
+    measured = bench["train_130m"][speed.MEASURED_AT]["tokens_s"]
+    assert speed.tokens_per_second(speed.REFERENCE, bench) == pytest.approx(measured, rel=1e-6)
+    assert speed.measured_tokens_per_second("130m", bench) == measured
+    found = [speed.tokens_per_second(shape, bench) for shape in speed.STATE_SPACES.values()]
+    assert found == sorted(found, reverse=True)
+    null = speed.tokens_per_second(speed.REFERENCE, bench, reads_state=False)
+    assert 1.1 * measured < null < 1.6 * measured
+
+
+def test_a_measured_size_is_not_estimated():
+    bench = {**speed.read_bench(), "train_sizes": {"370m B=32": {"tokens_s": 7.0}}}
+    assert "at 7 tokens/s (measured)" in speed.cost("370m", 1e9, bench)
+    assert "(estimated from the 130M shape)" in speed.cost("790m", 1e9, bench)
+
+
+def test_the_recipe_of_real_checkpoints_states_the_cost_that_speed_prints():
+    header = (SCRIPTS / "state_spaces.sh").read_text()
+    bench = speed.read_bench()
+    for size in speed.STATE_SPACES:
+        hours = re.search(r"([\d.]+) GPU hours", speed.cost(size, 2**30, bench))[1]
+        assert f"{size}: {hours}" in header
+    config = yaml.safe_load((SCRIPTS / "configs/study/probe-checkpoint.yaml").read_text())
+    assert config["max_steps"] * config["tokens_per_batch"] == 2**30
+
+
+def test_dry_run_builds_the_whole_shape():
+    found = describe("130m")
+    assert "129,135,360 parameters" in found
+    assert f"24 layers, a state of {24 * 1536 * 20:,} numbers" in found
+
+
+def training(steps, bits, **settings):
+    return {
+        "steps": steps, "tokens": steps * 10, "corpus": {"content_hash": "x"},
+        "held_out_bits": dict(zip(("64", "256"), bits, strict=True)),
+        "settings": {"max_steps": steps, "seed": 0, **settings},
+    }  # fmt: skip
+
+
+def test_convergence_is_the_share_that_twice_the_tokens_gain():
+    gains = still_to_gain(training(10, (2.0, 4.0)), training(20, (1.9, 3.98)))
+    assert gains == pytest.approx({"64": 0.05, "256": 0.005})
+
+
+@pytest.mark.parametrize(
+    ("twice", "message"),
+    [
+        (training(30, (1, 1)), "30 steps are not twice 10"),
+        (training(20, (1, 1), seed=1), "differ in seed"),
+        ({**training(20, (1, 1)), "corpus": {}}, "differ in corpus"),
+    ],
+)
+def test_convergence_compares_nothing_else(twice, message):
+    with pytest.raises(ValueError, match=message):
+        still_to_gain(training(10, (1, 1)), twice)
+
+
+def test_recipes_can_be_executed():
+    for name in ("reproduce.sh", "state_spaces.sh"):
+        assert (SCRIPTS / name).stat().st_mode & stat.S_IXUSR
