@@ -132,6 +132,9 @@ def test_without_null_bits_or_frequencies_the_remaining_models_are_fitted():
     tables = regression_tables(loaded(n_documents=40, null_probe=False, frequencies=False))
     assert set(tables.effects["model"]) == {"independent tokens", "tokens", "covariates"}
     assert not tables.coefficients["term"].str.contains("frequency").any()
+    given = tables.effects.set_index("model")["given"]
+    assert set(given.loc[["independent tokens", "tokens"]]) == {"tokens"}
+    assert set(given.loc[["covariates"]]) == {"tokens, place, length"}
     assert tables.support["share_in_frequency_range"].isna().all()
 
 

@@ -53,6 +53,16 @@ def test_planted_effects_are_seen(table, claim):
     assert row(table, claim)["ci_low"] > 0
 
 
+def test_concatenated_dialects_and_mentions_that_are_no_names_are_no_evidence():
+    names = ("aave_concatenated", "sae_concatenated")
+    m = loaded(sources=names, source_effect=((names[0], 0.9),), n_documents=40, lengths=(16,))
+    assert row(verdicts(m), "dialect")["verdict"] == "not measured"
+    m = loaded(n_documents=40, lengths=(16,))
+    named = m.words["entity"].cat.rename_categories({"ORG": "organization"})
+    mentions = replace(m, words=m.words.assign(entity=named))
+    assert row(verdicts(mentions), "organisations")["verdict"] == "not measured"
+
+
 def test_longer_texts_and_smaller_models_are_seen_to_lose_more(table):
     assert row(table, "length", 64)["verdict"] == "seen here"
     assert row(table, "size", encoder="several")["verdict"] == "seen here"

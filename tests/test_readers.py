@@ -151,6 +151,16 @@ def test_a_word_of_nested_mentions_belongs_to_the_innermost(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_fields_of_mentions_are_declared_once_for_all_documents(tmp_path):
+    second = GUM.replace("# newdoc id = gum\n# global.Entity = GRP-etype-infstat-salience\n", "")
+    both = read(tmp_path, "gum.conllu", f"{GUM}\n# newdoc id = again\n{second}")
+    first, again = ([word.entity for word in document.words] for document in both)
+    assert again == first
+    untyped = GUM.replace("etype-infstat", "sort-infstat")
+    (document,) = read(tmp_path, "untyped.conllu", untyped)
+    assert {word.entity for word in document.words} == {None}
+
+
 def test_a_mention_that_was_not_opened_is_an_error(tmp_path):
     with pytest.raises(InputError, match="mention 9 of gum closed but not open"):
         read(tmp_path, "gum.conllu", GUM.replace("4)", "9)"))

@@ -8,7 +8,7 @@ from scipy.stats import t
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from selmem.resampling import Resampling, resample_weights
+from selmem.resampling import Resampling, collapsed, resample_weights
 from selmem.statistics import bootstrap, combine, difference, holm, odds_ratio
 
 FEW = Resampling(n_resamples=400, seed=3)
@@ -70,6 +70,16 @@ def test_strata_are_drawn_separately_and_their_variances_add():
     apart = [bootstrap(*part, FEW).se[0] ** 2 for part in (a, b)]
     assert both.se[0] ** 2 == pytest.approx(sum(apart))
     assert both.n_documents[0] == 40
+
+
+def test_sources_of_one_document_are_put_together_so_that_they_vary():
+    errors, words = clustered(np.random.default_rng(14), 12)
+    apart = bootstrap(errors, words, FEW, strata=np.arange(12))
+    assert apart.se[0] == bootstrap(errors, words, FEW).se[0] > 0
+    assert apart.replicates[:, 0].std() > 0.5 * apart.se[0]
+    assert collapsed(np.array(["a", "b", "b", "c", "c", "c"])).tolist() == [1, 1, 1, 2, 2, 2]
+    assert collapsed(np.array(["a", "b", "c", "c"])).tolist() == [0, 0, 2, 2]
+    assert collapsed(np.array(["a"])).tolist() == [0]
 
 
 def test_intervals_need_ten_documents_and_tests_need_thirty():

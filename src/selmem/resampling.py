@@ -27,10 +27,33 @@ class Resampling:
             raise ValueError(f"level is {self.level}; give a number between 0 and 1, such as 0.95")
 
 
+def collapsed(strata: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return the strata as numbers (G,), those of one document put together.
+
+    A document drawn from itself alone would not vary; a single such stratum joins the smallest of
+    the others.
+
+    Source: Cochran 1977, section 5A.12 (collapsed strata).
+    """
+    _, numbers, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    numbers = np.asarray(numbers, np.int64)
+    lonely = sizes == 1
+    if not lonely.any() or len(sizes) == 1:
+        return numbers
+    target = int(np.argmax(lonely))
+    if lonely.sum() == 1:
+        target = int(np.argmin(np.where(lonely, len(strata) + 1, sizes)))
+    return np.where(lonely[numbers], target, numbers)
+
+
 def resample_weights(
     strata: NDArray[np.generic], resampling: Resampling
 ) -> Iterator[tuple[slice, Floats]]:
-    """Yield (rows, weights (rows, G)): how often each document was drawn, within its stratum."""
+    """Yield (rows, weights (rows, G)): how often each document was drawn, within its stratum.
+
+    Strata of one document are `collapsed`.
+    """
+    strata = collapsed(strata)
     members = [np.flatnonzero(strata == label) for label in np.unique(strata)]
     generators = [np.random.default_rng([resampling.seed, i]) for i in range(len(members))]
     n_rows = max(1, _BATCH_NUMBERS // max(len(strata), 1))

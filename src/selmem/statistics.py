@@ -24,7 +24,7 @@ from scipy import stats
 
 from selmem.linearised import columns_of, effective_documents, linearise
 from selmem.rare_events import RateTerms, combine_terms
-from selmem.resampling import Floats, Resampling, resample_weights
+from selmem.resampling import Floats, Resampling, collapsed, resample_weights
 
 MIN_DOCUMENTS_INTERVAL = 10
 MIN_DOCUMENTS_TEST = 30
@@ -166,7 +166,7 @@ def bootstrap(
     """
     columns = columns_of(numerators, denominators, len(coefficients))
     n_documents, n_cells = columns.shape[:2]
-    labels = np.zeros(n_documents, int) if strata is None else np.asarray(strata)
+    labels = np.zeros(n_documents, int) if strata is None else collapsed(np.asarray(strata))
     signs = np.asarray(coefficients, float)
     observed = linearise(np.ones((1, n_documents)), columns, labels, signs)
     replicates = np.empty((resampling.n_resamples, n_cells))

@@ -25,7 +25,7 @@ from selmem.analysis.curves import chunk_omission
 from selmem.analysis.evidence import Effect, Evidence
 from selmem.analysis.frequency import FREQUENCY, PERPLEXITY
 from selmem.analysis.measurements import CONV_TOKENS, POOLED, Measurement
-from selmem.analysis.pairs import paired_chunks, similar_pairs, with_varieties
+from selmem.analysis.pairs import is_concatenated, paired_chunks, similar_pairs, with_varieties
 from selmem.resampling import Resampling
 from selmem.statistics import Bootstrap, combine
 
@@ -36,7 +36,8 @@ DOMAINS: Mapping[str, re.Pattern[str]] = {
 TAGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "numbers": ("pos", ("NUM",)),
     "variables": ("kind", ("variable",)),
-    "organisations": ("entity", ("ORG", "organization")),
+    # GUM's "organization" also covers mentions that are no names ("the company")
+    "organisations": ("entity", ("ORG",)),
 }
 MIN_SOURCE_DOCUMENTS = 5  # with the tag, for a source to enter the mean over sources
 
@@ -154,8 +155,12 @@ def domain_evidence(
 def dialect_evidence(
     measurement: Measurement, length: int, *, resampling: Resampling
 ) -> Evidence | None:
-    """Return the loss of AAE minus that of SAE, paired by text, on texts of similar length."""
+    """Return the loss of AAE minus that of SAE, paired by text, on texts of similar length.
+
+    Concatenated texts are left out: which of them pair up is an accident of the concatenation.
+    """
     chunks = with_varieties(chunk_omission(measurement).assign(one=1.0))
+    chunks = chunks[~np.array([is_concatenated(stem) for stem in chunks["stem"]], bool)]
     both = paired_chunks(chunks[chunks["length"] == length], "AAE", "SAE")
     both = similar_pairs(both).kept
     name = controlled_outcome(measurement)

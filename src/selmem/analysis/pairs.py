@@ -68,6 +68,11 @@ def with_varieties(chunks: pd.DataFrame) -> pd.DataFrame:
     return chunks[chunks["variety"].notna()]
 
 
+def is_concatenated(stem: str) -> bool:
+    """Return whether a source's name says that its texts were put together from several."""
+    return bool(_CONCATENATED.search(stem))
+
+
 def paired_chunks(chunks: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     """Return the chunks of a pair that both texts have, side by side.
 
@@ -105,7 +110,7 @@ def similar_pairs(both: pd.DataFrame) -> SimilarPairs:
 
 
 def _rows(pairs: SimilarPairs, stem: str, resampling: Resampling) -> Iterator[dict[str, object]]:
-    concatenated = bool(_CONCATENATED.search(stem))
+    concatenated = is_concatenated(stem)
     outcomes = [_MAIN_OUTCOME, *(name for name in CHUNK_OUTCOMES if name != _MAIN_OUTCOME)]
     for name in _PAPER_OUTCOMES if concatenated else outcomes:
         outcome = CHUNK_OUTCOMES[name]

@@ -82,7 +82,7 @@ def regression_tables(measurement: Measurement, *, seed: int = 0) -> RegressionT
             fit = fit_model(words, reference, model)
             if fit is None:
                 continue
-            labels = {"words": subset, "model": model}
+            labels = {"words": subset, "model": model, "given": ", ".join(_given(fit))}
             effects.append(marginal_effects(fit, words, reference).assign(**labels))
             coefficients.append(_coefficients(fit).assign(**labels))
     return RegressionTables(*(_joined(t, measurement) for t in (effects, coefficients, support)))
@@ -176,6 +176,21 @@ def _formula(words: pd.DataFrame, reference: str, model: str) -> str | None:
             return None
         terms.append("null_per_token")
     return " + ".join(terms)
+
+
+def _given(fit: Fit) -> list[str]:
+    """Return what the model holds fixed, in the order in which it was added."""
+    names = {
+        "log_tokens": "tokens",
+        "cr(log10_word_frequency": "rarity",
+        "place": "place",
+        "late": "place",
+        "C(length)": "length",
+        "C(source)": "source",
+        "null_per_token": "null bits",
+    }
+    found = [name for start, name in names.items() if any(t.startswith(start) for t in fit.terms)]
+    return list(dict.fromkeys(["tokens", *found]))
 
 
 def _nearest_covariance(covariance: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """Dots with intervals, one row each: classes, sources, controls, fates, effects, pairs."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -184,14 +185,14 @@ def effects_by_tag(table: pd.DataFrame, *, title: str) -> Figure | None:
     table = table[table["model"] != MODELS[0]]
     if not len(table):
         return None
-    models = list(dict.fromkeys(table["model"]))
-    first = table[table["model"] == models[0]].sort_values("raw_difference")
+    parts = [part for _, part in table.groupby("model", sort=False)]
+    first = parts[0].sort_values("raw_difference")
     order = list(first["tag"])
     with canvas(height=MARGIN + 0.36 * len(order), title=title) as (figure, (axes,)):
         raw = first["raw_difference"].to_numpy(dtype=float)
         axes.plot(raw, np.arange(len(order)) + 0.27, ls="", marker="o", mfc="white", mec=BLACK)
-        for i, model in enumerate(models):
-            part = table[table["model"] == model].set_index("tag").reindex(order).reset_index()
+        for i, own in enumerate(parts):
+            part = own.set_index("tag").reindex(order).reset_index()
             shift = 0.27 - 0.18 * (i + 1)
             dots(axes, part, part["effect"].notna(), "effect", index=i, shift=shift)
         counts(axes, first, "n_words")
@@ -201,7 +202,20 @@ def effects_by_tag(table: pd.DataFrame, *, title: str) -> Figure | None:
         axes.set_xlabel(f"omission (aligned) minus that of {reference}, in percentage points")
         points(axes)
         plain = Line2D([], [], ls="", marker="o", mfc="white", mec=BLACK, label="plain difference")
-        given = ["given tokens", "given rarity, place too", "given null bits too"]
-        key = [plain, *_key(given[: len(models)])]
+        key = [plain, *_key(_added([str(part["given"].iloc[0]) for part in parts]))]
         figure.legend(handles=key, loc="outside lower center", ncols=len(key))
     return figure
+
+
+def _added(given: Sequence[str]) -> list[str]:
+    """Return what each model holds fixed, those behind the first as what they add.
+
+    >>> _added(["tokens", "tokens, place, length"])
+    ['given tokens', '... and place, length']
+    """
+    sets = [text.split(", ") for text in given]
+    added = [
+        ", ".join(name for name in now if name not in before) or "nothing"
+        for before, now in pairwise(sets)
+    ]
+    return [f"given {given[0]}", *(f"... and {names}" for names in added)]

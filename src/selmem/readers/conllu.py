@@ -47,7 +47,8 @@ def read_conllu(path: Path, source: str, to_class: ToClass) -> Iterator[Document
     not its words put together ("du"), which has the tags of the first. Empty nodes have no
     characters and are left out. The part of speech comes from the Penn tag (XPOS) where there is
     one, to be comparable with CoNLL-2003, and from UPOS otherwise. Of nested `Entity=` mentions
-    (GUM) a word belongs to the innermost: the outermost is often a whole clause.
+    (GUM) a word belongs to the innermost: the outermost is often a whole clause. The fields of a
+    mention are those that the last `# global.Entity` names.
 
     Raises:
         InputError: a line without ten columns, an unknown tag, or a mention closed but not opened.
@@ -64,7 +65,8 @@ def read_conllu(path: Path, source: str, to_class: ToClass) -> Iterator[Document
                 yield builder.document(source, to_class)
             n_documents += 1
             doc_id = line.partition("=")[2].strip() or str(n_documents)
-            builder = _Builder(doc_id=doc_id, where=f"{path}, from line {number}")
+            where = f"{path}, from line {number}"
+            builder = _Builder(doc_id=doc_id, where=where, type_field=builder.type_field)
         elif line.startswith("#"):
             _read_comment(line, builder)
         elif line.strip():
@@ -88,7 +90,8 @@ def _read_comment(line: str, builder: _Builder) -> None:
     if line.startswith("# newpar") and builder.text:
         builder.separator = "\n"
     elif line.startswith("# global.Entity"):
-        builder.type_field = line.partition("=")[2].strip().split("-").index("etype")
+        fields = line.partition("=")[2].strip().split("-")
+        builder.type_field = fields.index("etype") if "etype" in fields else None
 
 
 def _add_sentence(rows: list[list[str]], builder: _Builder) -> None:

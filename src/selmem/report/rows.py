@@ -63,14 +63,20 @@ def _word_cells(by_tag: Mapping[str, pd.DataFrame], length: int) -> list[str]:
         return [MISSING] * 4
     whole = by_tag["whole"].loc[[length]].to_dict("records")[0]
     early = by_tag["without_last_4"]
-    omitted_early = float(early["omission_rate"].get(length, float("nan")))
-    ends = interval(whole["ci_low"], whole["ci_high"], int(whole["n_documents"]))
     return [
-        f"{percent(whole['omission_rate'])} {ends}",
+        _rate_cell(whole),
         percent(whole["chance_rate"]),
-        percent(omitted_early),
-        percent(whole["recovered_fraction"]),
+        _rate_cell(early.loc[[length]].to_dict("records")[0]) if length in early.index else MISSING,
+        _with(
+            percent(whole["recovered_fraction"]),
+            interval(whole["recovered_low"], whole["recovered_high"], int(whole["n_documents"])),
+        ),
     ]
+
+
+def _rate_cell(row: Mapping[Hashable, Any]) -> str:
+    ends = interval(row["ci_low"], row["ci_high"], int(row["n_documents"]))
+    return _with(percent(row["omission_rate"]), ends)
 
 
 def omission_tables(omission: pd.DataFrame) -> list[TextTable]:
@@ -163,9 +169,13 @@ def verdict_rows(verdicts: pd.DataFrame) -> list[VerdictRow]:
 def _verdict_row(row: Mapping[Hashable, Any], statement: str, paper: str, note: str) -> VerdictRow:
     is_correlation = "correlation" in row["measure"]
     unit = "" if is_correlation else " points"
-    paper_rule, controlled, low, high = (
+    paper_rule, controlled = (
         signed(row[name], is_correlation=is_correlation)
-        for name in ("ours_paper_rule", "ours_controlled", "ci_low", "ci_high")
+        for name in ("ours_paper_rule", "ours_controlled")
+    )
+    low, high = (
+        signed(row[name], is_correlation=is_correlation, keep_sign=True)
+        for name in ("ci_low", "ci_high")
     )
     if controlled != MISSING:
         controlled += f"{unit} [{low}, {high}]" if MISSING not in (low, high) else unit

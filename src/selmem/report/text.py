@@ -41,16 +41,26 @@ def interval(low: float, high: float, n_documents: int, *, digits: int = 1) -> s
     return ""
 
 
-def signed(value: float, *, is_correlation: bool) -> str:
+def signed(value: float, *, is_correlation: bool, keep_sign: bool = False) -> str:
     """Return a difference in points, or a correlation, with its sign.
+
+    Args:
+        value: a fraction, or a correlation.
+        is_correlation: which of the two.
+        keep_sign: write as many digits as show on which side of 0 it lies, at most three more; for
+            the ends of an interval.
 
     >>> signed(0.0123, is_correlation=False), signed(-0.5, is_correlation=True)
     ('+1.2', '−0.50')
     >>> signed(-0.0001, is_correlation=False)
     '0.0'
+    >>> signed(-0.0001, is_correlation=False, keep_sign=True)
+    '−0.01'
     """
     if not math.isfinite(value):
         return MISSING
     value, digits = (value, 2) if is_correlation else (100 * value, 1)
+    while keep_sign and value and not round(value, digits) and digits < 4:
+        digits += 1
     rounded = round(value, digits) + 0.0  # no negative zero
     return f"{rounded:+.{digits}f}".replace("-", MINUS) if rounded else f"{0:.{digits}f}"
