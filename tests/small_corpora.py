@@ -1,5 +1,6 @@
 """Small files of every kind, for the tests of the readers."""
 
+from selmem.chunks import cut_chunk, tokenize_document
 from selmem.corpora import read_documents
 
 CONLL = """-DOCSTART- -X- -X- O
@@ -61,3 +62,10 @@ def write(folder, name, content):
 
 def read(folder, name, content, option=""):
     return list(read_documents(write(folder, name, content) + option))
+
+
+def chunks_of(document, tokenizer, length):
+    """Return every whole window of `length` tokens of a document."""
+    tokenized = tokenize_document(document, tokenizer)
+    n_chunks = len(tokenized.token_ids) // length
+    return [cut_chunk(tokenized, tokenizer, length, number) for number in range(n_chunks)]

@@ -1,15 +1,14 @@
 import unicodedata
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selmem.chunks import chunk_documents, cut_chunks, tokenize_document
+from selmem.chunks import tokenize_document
 from selmem.corpora import read_documents
 from selmem.documents import Document, Word
-from selmem.errors import InputError
 from selmem.tokenization import load_tokenizer
-from small_tokenizers import TEXT, byte_level
+from small_corpora import chunks_of
+from small_tokenizers import byte_level
 
 TOKENIZER = byte_level()
 NFC_TOKENIZER = byte_level(nfc=True, trim_offsets=True, split_digits=True, space_tokens=True)
@@ -52,11 +51,7 @@ def test_windows_are_the_tokens_in_order_and_words_decode_to_their_characters(dr
     text, spans = drawn
     tokenizer = NFC_TOKENIZER if nfc else TOKENIZER
     token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(token_ids) < length:
-        with pytest.raises(InputError, match=f"{len(token_ids)} tokens, need {length}"):
-            list(chunk_documents([document(text, spans)], tokenizer, length))
-        return
-    chunks = list(chunk_documents([document(text, spans)], tokenizer, length))
+    chunks = chunks_of(document(text, spans), tokenizer, length)
     joined = [token for chunk in chunks for token in chunk.token_ids]
     assert joined == token_ids[: len(token_ids) // length * length]
     assert [chunk.chunk_id for chunk in chunks] == [f"s/d/{length}/{i}" for i in range(len(chunks))]
@@ -80,8 +75,7 @@ def overlapping_tokens(text, span, tokenizer):
 def test_a_word_is_in_every_chunk_with_one_of_its_tokens_and_cut_if_not_all(drawn, length, nfc):
     text, spans = drawn
     tokenizer = NFC_TOKENIZER if nfc else TOKENIZER
-    tokenized = tokenize_document(document(text, spans), tokenizer)
-    for number, chunk in enumerate(cut_chunks(tokenized, tokenizer, length)):
+    for number, chunk in enumerate(chunks_of(document(text, spans), tokenizer, length)):
         window = range(number * length, (number + 1) * length)
         expected = []
         for span in spans:
@@ -96,7 +90,7 @@ def test_a_word_is_in_every_chunk_with_one_of_its_tokens_and_cut_if_not_all(draw
 
 def test_text_of_a_chunk_is_its_characters_to_the_last_space():
     text = "She didn't , see  it .\n" * 9
-    chunks = list(chunk_documents([document(text)], TOKENIZER, 30))
+    chunks = chunks_of(document(text), TOKENIZER, 30)
     assert len(chunks) > 2
     assert text.startswith("".join(chunk.text for chunk in chunks))
     for chunk in chunks:
@@ -107,7 +101,7 @@ def test_text_of_a_chunk_is_its_characters_to_the_last_space():
 def test_words_that_share_a_token_both_have_it():
     text = " the state"
     spans = [(1, 3), (3, 4), (5, 10)]  # " the" is one token
-    (chunk,) = chunk_documents([document(text, spans)], TOKENIZER, len(TOKENIZER(text).input_ids))
+    (chunk,) = chunks_of(document(text, spans), TOKENIZER, len(TOKENIZER(text).input_ids))
     first, second, third = chunk.words
     assert (first.token_start, first.token_end) == (second.token_start, second.token_end) == (0, 1)
     assert third.token_start == 1
@@ -116,9 +110,7 @@ def test_words_that_share_a_token_both_have_it():
 
 def test_a_character_of_several_tokens_belongs_whole_to_its_word():
     text = "a 🦊 b"
-    (chunk,) = chunk_documents(
-        [document(text, [(2, 3)])], TOKENIZER, len(TOKENIZER(text).input_ids)
-    )
+    (chunk,) = chunks_of(document(text, [(2, 3)]), TOKENIZER, len(TOKENIZER(text).input_ids))
     (fox,) = chunk.words
     assert fox.token_end - fox.token_start >= 4
     assert TOKENIZER.decode(chunk.token_ids[fox.token_start : fox.token_end]).strip() == "🦊"
@@ -127,9 +119,9 @@ def test_a_character_of_several_tokens_belongs_whole_to_its_word():
 def test_a_word_across_a_border_is_in_both_chunks_and_cut():
     text = "zzzz qqqq"
     n_tokens = len(TOKENIZER(text).input_ids)
-    chunks = list(chunk_documents([document(text, [(0, 4), (5, 9)])], TOKENIZER, n_tokens - 1))
+    chunks = chunks_of(document(text, [(0, 4), (5, 9)]), TOKENIZER, n_tokens - 1)
     assert [(word.text, word.cut) for word in chunks[0].words] == [("zzzz", False), ("qqqq", True)]
-    halves = list(chunk_documents([document(text, [(0, 4), (5, 9)])], TOKENIZER, 3))
+    halves = chunks_of(document(text, [(0, 4), (5, 9)]), TOKENIZER, 3)
     assert [(w.text, w.cut) for w in halves[0].words] == [("zzzz", True)]
     assert [(w.text, w.cut) for w in halves[1].words] == [("zzzz", True), ("qqqq", True)]
 
@@ -143,36 +135,19 @@ def test_text_like_a_special_token_is_tokenized_as_text():
 def test_tags_go_with_the_word():
     word = Word(start=1, end=4, pos="DET", entity="O", kind="word")
     text = Document(doc_id="d", source="s", text=" the", words=(word,))
-    (chunk,) = chunk_documents([text], TOKENIZER, 1)
+    (chunk,) = chunks_of(text, TOKENIZER, 1)
     assert (chunk.words[0].pos, chunk.words[0].entity, chunk.words[0].kind) == ("DET", "O", "word")
 
 
-def test_documents_shorter_than_a_chunk_are_left_out():
-    documents = [document("the", doc_id="short"), document(TEXT, doc_id="long")]
-    assert {chunk.doc_id for chunk in chunk_documents(documents, TOKENIZER, 16)} == {"long"}
-
-
-def test_no_chunk_at_all_is_an_error_with_both_numbers():
-    with pytest.raises(InputError, match="text is shorter than a chunk: 1 tokens, need 16"):
-        list(chunk_documents([document(" the")], TOKENIZER, 16))
-
-
-@pytest.mark.parametrize("length", [0, -4])
-def test_a_length_below_one_is_refused(length):
-    with pytest.raises(InputError, match="at least 1"):
-        list(chunk_documents([document("the")], TOKENIZER, length))
-
-
-def test_two_documents_of_one_id_are_refused():
-    with pytest.raises(InputError, match="two documents of s have the id 'd'"):
-        list(chunk_documents([document("the"), document("of")], TOKENIZER, 1))
+def test_a_document_shorter_than_a_chunk_has_none():
+    assert chunks_of(document(" the"), TOKENIZER, 2) == []
 
 
 def test_conll_words_are_tokens_of_the_real_tokenizer(shared_data):
     tokenizer = load_tokenizer(shared_data("tokenizer"))
     documents = list(read_documents(str(shared_data("conll2003/eng.testb"))))[:40]
     words = {(d.doc_id, w.start): d.text[w.start : w.end] for d in documents for w in d.words}
-    chunks = list(chunk_documents(documents, tokenizer, 64))
+    chunks = [chunk for document in documents for chunk in chunks_of(document, tokenizer, 64)]
     whole = [(chunk, word) for chunk in chunks for word in chunk.words if not word.cut]
     assert len(whole) > 0.8 * len(words)
     for chunk, word in whole:

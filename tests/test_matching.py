@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from conftest import SHARED
 from selmem.annotation import split_documents
-from selmem.chunks import chunk_documents, cut_chunks, tokenize_document
 from selmem.corpora import read_documents
 from selmem.documents import Document, Word
 from selmem.measurement.matching import match_chunks
 from selmem.measurement.placement import pretoken_ends, token_spans, word_spans
 from selmem.tokenization import load_tokenizer
+from small_corpora import chunks_of
 from small_tokenizers import byte_level
 
 TOKENIZER = byte_level()
@@ -29,14 +29,14 @@ def neox():
     return load_tokenizer(path)
 
 
-def chunks_of(text, words, length, tokenizer=TOKENIZER):
+def annotated_chunks(text, words, length, tokenizer=TOKENIZER):
     spans, start = [], 0
     for word in words:
         start = text.index(word, start)
         spans.append(Word(start=start, end=start + len(word), kind="word"))
         start += len(word)
     document = Document(doc_id="d", source="s", text=text, words=tuple(spans))
-    return list(cut_chunks(tokenize_document(document, tokenizer), tokenizer, length))
+    return chunks_of(document, tokenizer, length)
 
 
 def match_oracle(chunks, tokenizer):
@@ -50,7 +50,8 @@ def match_oracle(chunks, tokenizer):
     + [("ud_ewt/en_ewt-ud-test.conllu", length) for length in (4, 64)],
 )
 def test_oracle_omits_nothing_and_silence_everything(shared_data, neox, corpus, length):
-    chunks = list(chunk_documents(read_documents(str(shared_data(corpus))), neox, length))[:2000]
+    documents = read_documents(str(shared_data(corpus)))
+    chunks = [chunk for document in documents for chunk in chunks_of(document, neox, length)][:2000]
     assert sum(word.cut for chunk in chunks for word in chunk.words) > 0
     for matched in match_oracle(chunks, neox):
         for rule in RULES:
@@ -67,7 +68,7 @@ def test_oracle_omits_nothing_and_silence_everything(shared_data, neox, corpus, 
 @settings(max_examples=150, deadline=None)
 def test_oracle_omits_nothing_of_random_text(tokenizer, text, length):
     [document] = split_documents([Document(doc_id="d", source="s", text=text)])
-    chunks = list(cut_chunks(tokenize_document(document, tokenizer), tokenizer, length))
+    chunks = chunks_of(document, tokenizer, length)
     for chunk, matched in zip(chunks, match_oracle(chunks, tokenizer), strict=True):
         assert matched.text == chunk.text
         for rule in RULES:
@@ -76,8 +77,8 @@ def test_oracle_omits_nothing_of_random_text(tokenizer, text, length):
 
 @pytest.mark.parametrize("substitute", [False, True], ids=["delete", "substitute"])
 def test_planted_losses_are_counted_exactly(shared_data, neox, substitute):
-    path = str(shared_data("ud_ewt/en_ewt-ud-dev.conllu"))
-    chunks = list(chunk_documents(read_documents(path), neox, 64))[:150]
+    documents = read_documents(str(shared_data("ud_ewt/en_ewt-ud-dev.conllu")))
+    chunks = [chunk for document in documents for chunk in chunks_of(document, neox, 64)][:150]
     filler = neox(" zebra", add_special_tokens=False)["input_ids"]
     planted, written, guesses = Counter(), [], []
     for chunk in chunks:
@@ -122,7 +123,7 @@ def test_words_are_placed_where_they_stand_in_the_chunk():
     words = ["I", "do", "n't", ",", "do", "n't", "I", "?", "naïve", "😀", "x2"]
     for tokenizer in (TOKENIZER, NFC_TOKENIZER):
         for length in (len(tokenizer(text)["input_ids"]), 6):
-            for chunk in chunks_of(text, words, length, tokenizer):
+            for chunk in annotated_chunks(text, words, length, tokenizer):
                 spans = word_spans(tokenizer, chunk)
                 for word, (start, end) in zip(chunk.words, spans, strict=True):
                     assert word.cut or chunk.text[start:end] == word.text
@@ -131,7 +132,7 @@ def test_words_are_placed_where_they_stand_in_the_chunk():
 
 def test_words_are_placed_though_the_tokenizer_normalises_them():
     decomposed = "cafe\N{COMBINING ACUTE ACCENT} au lait"
-    [chunk] = chunks_of(
+    [chunk] = annotated_chunks(
         decomposed, decomposed.split(), len(NFC_TOKENIZER(decomposed)["input_ids"]), NFC_TOKENIZER
     )
     assert chunk.text == "café au lait"
@@ -140,11 +141,11 @@ def test_words_are_placed_though_the_tokenizer_normalises_them():
 
 def test_words_inside_one_token_are_told_apart(neox):
     dots = ["wait", ".", ".", "."]
-    [chunk] = chunks_of("wait...", dots, 2, neox)
+    [chunk] = annotated_chunks("wait...", dots, 2, neox)
     assert word_spans(neox, chunk) == [(0, 4), (4, 5), (5, 6), (6, 7)]
     decomposed = "e\N{COMBINING ACUTE ACCENT}"
     text = f"{decomposed}t{decomposed}"
-    [chunk] = chunks_of(text, [decomposed, "t", decomposed], 1, neox)
+    [chunk] = annotated_chunks(text, [decomposed, "t", decomposed], 1, neox)
     assert chunk.text == "été"
     assert word_spans(neox, chunk) == [(0, 1), (1, 2), (2, 3)]
 
@@ -153,7 +154,7 @@ def test_of_a_cut_word_the_part_inside_is_placed():
     text = "aa 😀😀 bb"
     tokens = TOKENIZER(text)["input_ids"]
     assert len(tokens) > 6
-    chunks = chunks_of(text, ["aa", "😀😀", "bb"], 5)
+    chunks = annotated_chunks(text, ["aa", "😀😀", "bb"], 5)
     [first, *_] = chunks
     assert first.words[-1].cut
     (_, _), (start, end) = word_spans(TOKENIZER, first)
@@ -176,7 +177,7 @@ def test_pretokens_cover_the_text():
 
 
 def test_chance_is_absent_for_one_document():
-    chunks = chunks_of("aa bb aa bb", ["aa", "bb", "aa", "bb"], 2)
+    chunks = annotated_chunks("aa bb aa bb", ["aa", "bb", "aa", "bb"], 2)
     ids = [chunk.token_ids for chunk in chunks]
     [matched, *_] = match_chunks(chunks, ids, [np.array(row) for row in ids], TOKENIZER)
     assert matched.chance_count is None

@@ -10,7 +10,6 @@ import selmem
 from selmem import annotation
 from selmem.analysis import load_measurement
 from selmem.analysis.pairs import pair_table
-from selmem.chunks import chunk_documents
 from selmem.cli import main
 from selmem.corpora import read_documents
 from selmem.documents import Document
@@ -24,6 +23,7 @@ from selmem.probe_loading import load_probe
 from selmem.resampling import Resampling
 from selmem.tables import WHOLE_TEXT, read_table
 from selmem.tokenization import load_tokenizer
+from small_corpora import chunks_of
 from tiny_release import KNOWN_SENTENCES, make_release
 
 TEXTS = [" ".join(KNOWN_SENTENCES[i].split()[: 4 + i % 3]) for i in range(6)]
@@ -80,6 +80,14 @@ def whole(table):
 def select(source, tokenizer, **changes):
     values = {"lengths": (WHOLE_TEXT,), "max_chunks": 100, "max_tokens": 32, "seed": 0, **changes}
     return select_chunks((source,), values.pop("lengths"), tokenizer, annotator="none", **values)
+
+
+def test_two_documents_of_one_id_are_refused(tmp_path, tokenizer):
+    (tmp_path / "twice.jsonl").write_text(
+        '{"id": "a", "text": "one"}\n{"id": "a", "text": "two"}\n'
+    )
+    with pytest.raises(InputError, match="two documents of twice have the id 'a'"):
+        select(str(tmp_path / "twice.jsonl"), tokenizer)
 
 
 def test_a_whole_text_is_one_chunk_of_its_own_length(measured, tokenizer):
@@ -166,7 +174,7 @@ def test_only_text_about_a_chunk_is_tagged_and_its_words_are_those_of_the_whole(
     for cell in found.cells:
         whole = {
             chunk.chunk_id.split("/")[-1]: chunk.words
-            for chunk in chunk_documents([document], tokenizer, cell.length)
+            for chunk in chunks_of(document, tokenizer, cell.length)
         }
         assert len(cell.chunks) == 2
         for chunk in cell.chunks:

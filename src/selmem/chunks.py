@@ -1,7 +1,5 @@
 """Chunks: windows of T tokens inside a document, and the tokens of each word by characters."""
 
-import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,10 +7,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from selmem.documents import Document, Word
-from selmem.errors import InputError
 from selmem.tokenization import decode
-
-logger = logging.getLogger(__name__)
 
 _IntArray = npt.NDArray[np.int64]
 
@@ -89,49 +84,6 @@ def tokenize_document(document: Document, tokenizer: PreTrainedTokenizerFast) ->
     starts = np.searchsorted(offsets[:, 1], bounds[:, 0], side="right")
     ends = np.searchsorted(offsets[:, 0], bounds[:, 1], side="left")
     return TokenizedDocument(document, tuple(encoding["input_ids"]), offsets, starts, ends)
-
-
-def chunk_documents(
-    documents: Iterable[Document], tokenizer: PreTrainedTokenizerFast, length: int
-) -> Iterator[Chunk]:
-    """Yield the chunks of each document in order; what is left at its end is dropped.
-
-    Documents shorter than a chunk are left out and counted in the log. A word that crosses a
-    border is in both chunks, with `cut` set.
-
-    Args:
-        documents: words in text order.
-        tokenizer: a fast tokenizer.
-        length: tokens per chunk, at least 1.
-
-    Raises:
-        InputError: no document has a chunk, two have the same id, or `length` is not positive.
-    """
-    if length < 1:
-        raise InputError(f"a chunk of {length} tokens: the length must be at least 1")
-    seen: set[tuple[str, str]] = set()
-    n_short = n_longest = 0
-    for document in documents:
-        key = (document.source, document.doc_id)
-        if key in seen:
-            raise InputError(f"two documents of {document.source} have the id {document.doc_id!r}")
-        seen.add(key)
-        tokenized = tokenize_document(document, tokenizer)
-        n_longest = max(n_longest, len(tokenized.token_ids))
-        n_short += len(tokenized.token_ids) < length
-        yield from cut_chunks(tokenized, tokenizer, length)
-    if n_longest < length:
-        raise InputError(f"text is shorter than a chunk: {n_longest} tokens, need {length}")
-    if n_short:
-        logger.info("%d of %d documents have under %d tokens", n_short, len(seen), length)
-
-
-def cut_chunks(
-    tokenized: TokenizedDocument, tokenizer: PreTrainedTokenizerFast, length: int
-) -> Iterator[Chunk]:
-    """Yield the whole windows of `length` tokens of one document."""
-    for number in range(len(tokenized.token_ids) // length):
-        yield cut_chunk(tokenized, tokenizer, length, number)
 
 
 def cut_chunk(

@@ -20,7 +20,7 @@ from selmem.corpora import Document, read_documents
 from selmem.corpus_store import FORMAT, CorpusStore, Positions, is_store, open_store
 from selmem.errors import InputError
 from selmem.tables import write_text
-from selmem.tokenization import tokenizer_hash
+from selmem.tokenization import plain_backend, tokenizer_hash
 from selmem.word_pairs import WordSwap
 
 BATCH_CHARACTERS = 4_000_000  # tokenised at once, in as many threads as there are cores
@@ -103,11 +103,7 @@ def _plain_encoder(tokenizer: Any) -> Tokenizer:
     """Return the tokenizer without padding, truncation and the reading of special tokens."""
     if not getattr(tokenizer, "is_fast", False) or tokenizer.eos_token_id is None:
         raise InputError("the tokenizer must be a fast one with an end-of-text token")
-    encoder = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    encoder.no_padding()
-    encoder.no_truncation()
-    encoder.encode_special_tokens = True
-    return encoder
+    return plain_backend(tokenizer)
 
 
 def _tokenise(
