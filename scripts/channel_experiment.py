@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from selmem.channel import ErasureChannel, Transmission
@@ -39,6 +40,7 @@ ERASURES = (0.0, 0.25, 0.5, 0.75, 1.0)
 N_WORDS = 64
 LENGTH = 16  # tokens
 EXTRA_TOKENS = 16  # decoded beyond the text
+BATCH = 512  # texts
 MARGIN = {"recovered_bits": 0.3, "omission": 0.03}
 GROUPS = ("erased", "intact", "other")
 
@@ -47,23 +49,29 @@ GROUPS = ("erased", "intact", "other")
 class Group:
     """What was seen at the tokens of one kind."""
 
+    texts: list[int] = field(default_factory=list)  # the text that each token is of
     probe_bits: list[float] = field(default_factory=list)
     null_bits: list[float] = field(default_factory=list)
     omitted: list[bool] = field(default_factory=list)
 
     def row(self) -> dict[str, float | int]:
-        """Return means and standard errors."""
+        """Return means and their standard errors, by text."""
         recovered = np.subtract(self.null_bits, self.probe_bits)
-        n = len(recovered)
         return {
-            "n": n,
+            "n": len(recovered),
+            "n_texts": len(set(self.texts)),
             "null_bits": float(np.mean(self.null_bits)),
             "probe_bits": float(np.mean(self.probe_bits)),
             "recovered_bits": float(recovered.mean()),
-            "recovered_bits_error": float(recovered.std() / n**0.5),
+            "recovered_bits_error": self._error(recovered),
             "omission": float(np.mean(self.omitted)),
-            "omission_error": float(np.std(self.omitted) / n**0.5),
+            "omission_error": self._error(np.array(self.omitted, float)),
         }
+
+    def _error(self, values: NDArray[np.float64]) -> float:
+        """Return the linearised standard error of the mean; tokens of one text go together."""
+        by_text = np.bincount(self.texts, values - values.mean())
+        return float(np.sqrt((by_text**2).sum()) / len(values))
 
 
 def bits(logits: Tensor, sent: Transmission, words: Tensor) -> Tensor:
@@ -80,8 +88,9 @@ def measure(
     null: MambaProbe,
     channel: ErasureChannel,
     windows: Tensor,
+    first: int,
 ) -> dict[str, Group]:
-    """Return the groups of tokens for texts (B, T)."""
+    """Return the groups of tokens for texts (B, T), numbered from `first`."""
     sent = channel(windows)
     state = read_state(encoder, sent.read)
     input_ids, _ = probe.teacher_forcing(sent.target)
@@ -98,6 +107,7 @@ def measure(
     for row, match in enumerate(matches):
         for place in range(LENGTH):
             group = groups[("other", "intact", "erased")[kind[row][place]]]
+            group.texts.append(first + row)
             group.probe_bits.append(found["probe"][row][place])
             group.null_bits.append(found["null"][row][place])
             group.omitted.append(bool(match[place] < 0))
@@ -199,8 +209,10 @@ def main() -> None:
         probe = load_probe(folder, device=args.device)
         channel = ErasureChannel.from_summary(probe.config.training["channel"])
         groups = {name: Group() for name in GROUPS}
-        for part in windows.split(512):
-            for name, group in measure(encoder, probe, null, channel, part).items():
+        for number, part in enumerate(windows.split(BATCH)):
+            found = measure(encoder, probe, null, channel, part, number * BATCH)
+            for name, group in found.items():
+                groups[name].texts += group.texts
                 groups[name].probe_bits += group.probe_bits
                 groups[name].null_bits += group.null_bits
                 groups[name].omitted += group.omitted
