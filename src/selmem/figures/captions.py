@@ -88,7 +88,9 @@ CAPTIONS: Mapping[str, Words] = {
         "regression that holds the number of tokens fixed, then also frequency, position, "
         "length and source, then also the null probe's bits. What shrinks to zero was "
         "explained by what was added. The 95 % intervals are clustered by document and by "
-        "word, and are not adjusted for the number of classes.",
+        "word, and are not adjusted for the number of classes. Punctuation and function words "
+        "are hardly ever as rare as nouns (table `support`), so for them rarity is held fixed by "
+        "extrapolation; the table `effects` also has the open classes alone.",
     ),
     "fates": Words(
         "What becomes of an omitted word",
