@@ -139,6 +139,7 @@ WRONG_FLAGS = {
     "twice": ("--lengths 4 4", "expected different positive numbers"),
     "no chunk": ("--max-chunks 0", "max_chunks is 0, expected at least 1"),
     "no number": ("--max-chunks few", "invalid int value: 'few'; see `selmem measure --help`"),
+    "seed": ("--seed -1", "'-1' is no whole number from 0 on; see `selmem measure --help`"),
     "null": (f"--null-probe {PROBE}", "is no null probe: it reads 'state', not 'none'"),
     "probe": (f"--probe {ENCODER}", "holds a model of type 'mamba'; expected a probe"),
     "encoder": ("--encoder /no/where", "/no/where is neither a local folder nor a model that"),

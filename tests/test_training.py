@@ -190,6 +190,20 @@ def test_random_encoder_is_saved_and_is_what_the_probe_reads(materials, tmp_path
     assert Path(probe.config.encoder_name_or_path) == out / "encoder"
     assert probe.config.encoder_fingerprint == encoder.fingerprint
     assert encoder.fingerprint != load_encoder(materials["encoder"]).fingerprint
+    assert tokenizer_hash(load_tokenizer(out / "encoder")) == probe.config.tokenizer_hash
+
+
+def test_wrong_input_leaves_no_random_encoder_behind(materials, tmp_path):
+    with pytest.raises(InputError, match="no training document is long enough"):
+        run(
+            materials,
+            tmp_path / "probe",
+            random_encoder=True,
+            lengths=[99_999],
+            length_weights=[1],
+            tokens_per_batch=99_999,
+        )
+    assert not (tmp_path / "probe").exists()
 
 
 def test_random_probe_starts_elsewhere_and_a_given_probe_is_continued(materials, tmp_path, trained):

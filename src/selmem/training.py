@@ -19,6 +19,7 @@ from selmem.encoder import MambaEncoder, load_encoder
 from selmem.errors import InputError
 from selmem.probe.modeling_mamba_probe import MambaProbe
 from selmem.probe_loading import load_probe
+from selmem.progress import no_transformers_bars
 from selmem.runs.arguments import held_out_tokens, tokens_per_batch
 from selmem.runs.config import RunConfig, option
 from selmem.runs.objectives import Reconstruction
@@ -103,15 +104,7 @@ def train(config: TrainConfig) -> Path:
     tokenizer = load_tokenizer(config.tokenizer or config.encoder, revision=config.encoder_revision)
     _check_vocabulary(tokenizer, pretrained)
     with Run(config) as run:
-        encoder = _random_encoder(run, config, pretrained) if config.random_encoder else pretrained
         store = run.corpus(tokenizer)
-        probe = _new_probe(config, pretrained, encoder, tokenizer_hash(tokenizer))
-        encoder.to(run.device)
-        reader = TokenReader(store, run.device)
-        channel = _channel(config, store, tokenizer)
-        objective = Reconstruction(
-            None if config.condition == "none" else encoder, run.autocast, channel=channel
-        )
         schedule = BatchSchedule(
             [store.windows(length, "train") for length in config.lengths],
             config.length_weights,
@@ -120,6 +113,16 @@ def train(config: TrainConfig) -> Path:
         )
         held_out = held_out_batches(
             store, config.lengths, tokens=held_out_tokens(config, run.device)
+        )
+        encoder = pretrained
+        if config.random_encoder:
+            encoder = _random_encoder(run, config.seed, pretrained, tokenizer)
+        probe = _new_probe(config, pretrained, encoder, tokenizer_hash(tokenizer))
+        encoder.to(run.device)
+        reader = TokenReader(store, run.device)
+        channel = _channel(config, store, tokenizer)
+        objective = Reconstruction(
+            None if config.condition == "none" else encoder, run.autocast, channel=channel
         )
         if run.optimise(probe, objective, schedule, held_out, reader):
             run.save(probe, tokenizer, store, channel=channel.summary() if channel else None)
@@ -160,14 +163,16 @@ def _copy_weights(folder: str, probe: MambaProbe) -> None:
         raise InputError(f"{folder} does not fit this run: {error}") from error
 
 
-def _random_encoder(run: Run, config: TrainConfig, pretrained: MambaEncoder) -> MambaEncoder:
+def _random_encoder(run: Run, seed: int, pretrained: MambaEncoder, tokenizer: Any) -> MambaEncoder:
     """Return an untrained encoder of the same shape, saved with its tokenizer as OUT/encoder."""
     folder = run.out / "encoder"
     with run.arguments.main_process_first():
-        if run.is_main and not (folder / "config.json").exists():
-            torch.manual_seed(config.seed)
-            fresh = MambaEncoder(pretrained.config)
-            fresh.save_pretrained(folder)
+        # the tokenizer is saved last: with its file the folder is whole
+        if run.is_main and not (folder / "tokenizer.json").exists():
+            torch.manual_seed(seed)
+            with no_transformers_bars():
+                MambaEncoder(pretrained.config).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     return load_encoder(folder)
 
 
