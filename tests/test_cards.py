@@ -10,11 +10,11 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from sample_tables import SECRET, write_measured
-from selmem.cards.models import model_card
+from selmem.bundle import bundled_path
+from selmem.cards.models import READERS, model_card
 from selmem.cards.rendering import render_card
-from selmem.cards.tables import collect_card_tables
 from selmem.errors import InputError
+from selmem.statistics import MIN_DOCUMENTS_INTERVAL
 from selmem.tables import OMISSION, read_table, write_table
 from tiny_release import edit_json, make_release
 
@@ -64,6 +64,8 @@ def expected_cells(by_rule):
         return f"{value * 100:.1f} %"
 
     def with_interval(row):
+        if row["n_documents"] < MIN_DOCUMENTS_INTERVAL:
+            return f"{rate(row['omission_rate'])} [under 10 documents]"
         return f"{rate(row['omission_rate'])} [{rate(row['ci_low'])}, {rate(row['ci_high'])}]"
 
     count = by_rule["count"]
@@ -86,8 +88,8 @@ def test_controls_on_a_probe_card_are_the_tables(release):
         ["gsm8k", length, condition, bits, share]
         for length in ("4", "16")
         for condition, bits, share in (
-            ("probe", "2.000", "75.0 %"),
-            ("null", "8.000", "0.0 %"),
+            ("this probe", "2.000", "75.0 %"),
+            ("the null probe", "8.000", "0.0 %"),
             ("exchanged ssm", "9.500", "-18.8 %"),
         )
     ]
@@ -229,26 +231,51 @@ def test_a_value_that_a_template_asks_for_and_nobody_gives_is_named(tmp_path):
         render_card("other", tmp_path, {})
 
 
-def test_card_tables_are_collected_from_a_measurement(tmp_path):
-    measured = write_measured(tmp_path / "m", controls=("exchanged_ssm",))
-    out = collect_card_tables(measured, tmp_path / "tables/mamba-tiny-probe")
-    assert sorted(path.name for path in out.iterdir()) == ["controls.parquet", "omission.parquet"]
-    rows = read_table(out / "controls.parquet").to_pylist()
-    bits = {row["condition"]: row["bits"] for row in rows if row["source"] == "gsm8k"}
-    assert bits == {
-        "oracle": 0.0,
-        "probe": 2.5,
-        "null": 10.0,
-        "encoder from empty state": 9.0,
-        "exchanged_ssm": 5.0,
-    }
-    whole = [
-        row for row in read_table(out / "omission.parquet").to_pylist() if row["tag"] == "whole"
+def test_the_card_of_several_sources_leads_with_all_of_them_together(probe):
+    rows = read_table(probe / "omission.parquet").to_pylist()
+    pooled = [row | {"source": "all sources"} for row in rows if row["source"] == "gsm8k"]
+    whole_texts = [
+        row | {"length": 0, "n_words": 4321}
+        for row in rows
+        if (row["source"], row["length"]) == ("gsm8k", 4)
     ]
-    assert {row["omission_rate"] for row in whole} == {0.0}
-    for path in out.iterdir():
-        assert b"/home/me" not in path.read_bytes()
-        assert SECRET.encode() not in path.read_bytes()
-    write_measured(tmp_path / "bare", controls=())
-    with pytest.raises(InputError, match="measured without controls"):
-        collect_card_tables(tmp_path / "bare", tmp_path / "out")
+    table = pa.Table.from_pylist([*rows, *pooled, *whole_texts], OMISSION)
+    write_table(table, probe / "omission.parquet", metadata={})
+    card = probe_card(probe)
+    first, second, by_source = (
+        part.split("\n## ")[0] for part in card.split("## Results")[1].split("\n### ")[1:]
+    )
+    for part in (first, second):
+        assert [cells[1] for cells in table_rows(part, "all sources")] == ["4", "16"]
+        assert table_rows(part, "gsm8k") == []
+    assert table_rows(by_source, "all sources") == []
+    assert [cells[1] for cells in table_rows(by_source, "gsm8k")] == ["4", "16", "whole texts"]
+    assert table_rows(by_source, "gsm8k")[2][2] == "4,321"
+    assert "--lengths 4 16 whole --out measured" in card
+    names = [result.metric_name for result in ModelCard(card).data.eval_results]
+    assert names[0] == "omission rate (count), all sources, 4 tokens"
+    assert "omission rate (count), gsm8k, whole texts" in names
+
+
+def test_every_number_on_the_card_of_the_bundled_probe_is_in_the_committed_tables():
+    card = model_card(bundled_path("mamba-tiny-probe"), "selmem/mamba-tiny-probe", TEMPLATES)
+    tables = TEMPLATES / "tables/mamba-tiny-probe"
+    cells = {}
+    for row in read_table(tables / "omission.parquet").to_pylist():
+        if row["scheme"] == "all" and row["tag"] in ("whole", "without_last_4"):
+            cells.setdefault((row["tag"], row["source"], row["length"]), {})[row["rule"]] = row
+    shown = [row for source in {key[1] for key in cells} for row in table_rows(card, source)]
+    pooled = any(source == "all sources" for _, source, _ in cells)
+    for (tag, source, length), by_rule in cells.items():
+        if pooled and source != "all sources" and tag != "whole":
+            continue
+        expected = [source, str(length or "whole texts"), *expected_cells(by_rule)]
+        assert expected in shown, expected
+    controls = read_table(tables / "controls.parquet").to_pylist()
+    cells = {(row["source"], row["length"]) for row in controls if "_" in row["condition"]}
+    for row in controls:
+        if row["layer"] < 0 and (row["source"], row["length"]) in cells:
+            name = READERS.get(row["condition"], row["condition"].replace("_", " "))
+            share = f"{row['recovered_fraction'] * 100:.1f} %"
+            length = str(row["length"] or "whole texts")
+            assert [row["source"], length, name, f"{row['bits']:.3f}", share] in shown

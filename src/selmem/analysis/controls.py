@@ -1,6 +1,7 @@
 """How this probe does with a part of its state replaced: its reliance, not the state's content."""
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,13 @@ from selmem.analysis.measurements import CONTROL_PREFIX, Measurement
 from selmem.resampling import Resampling
 
 _LAYER = re.compile(r"layer_?(\d+)")
+# readers whose state nobody exchanged, and their columns
+PLAIN_READERS: Mapping[str, str] = {
+    "oracle": "bits_oracle",
+    "probe": "probe_bits",
+    "null": "null_bits",
+    "encoder from empty state": "base_bits",
+}
 _ENDINGS = (
     ("bits", "bits"),
     ("bits_more_than_probe", "more_bits"),
@@ -26,8 +34,7 @@ def control_table(measurement: Measurement, resampling: Resampling) -> pd.DataFr
     they are no floor.
     """
     tokens = measurement.tokens.assign(one=1.0, bits_oracle=0.0)
-    conditions = {"oracle": "bits_oracle", "probe": "probe_bits", "null": "null_bits"}
-    conditions |= {"encoder from empty state": "base_bits"}
+    conditions = {**PLAIN_READERS}
     conditions |= {name: f"{CONTROL_PREFIX}{name}" for name in measurement.controls}
     for column in conditions.values():
         tokens[f"{column}/more"] = tokens[column] - tokens["probe_bits"]

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from huggingface_hub import EvalResult, ModelCardData
 from safetensors import SafetensorError, safe_open
 
+from selmem.analysis.controls import PLAIN_READERS
+from selmem.analysis.measurements import POOLED
+from selmem.cards.metadata import encoder_data, probe_data
 from selmem.cards.naming import hub_id
 from selmem.cards.rendering import percent, render_card
 from selmem.errors import InputError
@@ -18,12 +20,22 @@ from selmem.licences import licence_of
 from selmem.statistics import MIN_DOCUMENTS_INTERVAL
 from selmem.tables import read_table
 
-DATASET, METRIC = "omissions", "omission_rate"  # names of the project's other repositories
-CURVE_ROWS = 9
-TAGS = ["mamba", "state-space-model", "interpretability"]
+# names of the project's other repositories
+DATASET, METRIC, SPACE = "omissions", "omission_rate", "reconstruction"
+CURVE_ROWS = 12  # at most, of all evaluations
 RULES = ("count", "aligned", "forced")
 # tags of the scheme "all" in the table `omission`, and how the card calls them
 WORDS = {"whole": "all words", "without_last_4": "words without a token among the last four"}
+# what the probe, or another reader, was given in the table of controls
+READERS = {
+    "oracle": "an oracle that recovers everything",
+    "probe": "this probe",
+    "null": "the null probe",
+    "encoder from empty state": "the encoder, from an empty state",
+    "other_state": "this probe, whole state of another document",
+    "other_conv": "this probe, convolution windows of another document",
+    "other_ssm": "this probe, SSM state of another document",
+}
 SETTINGS = ("seed", "learning_rate", "tokens_per_batch", "max_steps")
 LAST_FIFTH = 0.8
 
@@ -80,7 +92,7 @@ def model_card(path: Path, repo_id: str, templates: Path) -> str:
     config = files.json("config.json", "is no model")
     context = {"repo_id": repo_id, "model": _model_facts(config, path), **_training_facts(files)}
     if config.get("model_type") == "mamba":
-        return render_card("encoder", templates, {**context, "metadata": _encoder_data(context)})
+        return render_card("encoder", templates, {**context, "metadata": encoder_data(context)})
     if config.get("model_type") != "mamba_probe":
         raise InputError(
             f"{path} holds a model of type {config.get('model_type')!r}, expected "
@@ -88,13 +100,13 @@ def model_card(path: Path, repo_id: str, templates: Path) -> str:
         )
     context |= _probe_facts(config, repo_id)
     if config["condition"] == "none":
-        data = _probe_data(context, [])
+        data = probe_data(context, [])
         return render_card("null_probe", templates, {**context, "metadata": data})
     reason = "is not yet measured"
     omission = read_table(files.find("omission.parquet", reason))
     context |= _result_facts(omission, repo_id)
     context |= _control_facts(read_table(files.find("controls.parquet", reason)), repo_id)
-    data = _probe_data(context, context["results"]["whole"])
+    data = probe_data(context, [*context["results"]["whole"], *context["results_by_source"]])
     return render_card("probe", templates, {**context, "metadata": data})
 
 
@@ -160,10 +172,11 @@ def _curve_facts(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} has {len(rows)} evaluations, expected at least 2")
     late = next(row for row in rows if row["step"] >= LAST_FIFTH * rows[-1]["step"])
     best = min(row["mean_held_out_bits"] for row in rows)
-    picked = {round(i * (len(rows) - 1) / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS)}
+    step = math.ceil((len(rows) - 1) / (CURVE_ROWS - 2))  # the last row, and the first
+    picked = sorted({0, *range(len(rows) - 1, 0, -step)})
     names = ("step", "tokens", "mean_held_out_bits")
     return {
-        "rows": [{name: rows[i][name] for name in names} for i in sorted(picked)],
+        "rows": [{name: rows[i][name] for name in names} for i in picked],
         "late_step": late["step"],
         "late_gain": late["mean_held_out_bits"] - best,
     }
@@ -179,6 +192,8 @@ def _probe_facts(config: Mapping[str, Any], repo_id: str) -> dict[str, Any]:
         "encoder_id": hub_id(str(config["encoder_name_or_path"]), namespace),
         "dataset_id": f"{namespace}/{DATASET}",
         "metric_id": f"{namespace}/{METRIC}",
+        "space_id": f"{namespace}/{SPACE}",
+        "null_probe_id": f"{repo_id.removesuffix('-probe')}-null-probe",
     }
 
 
@@ -191,10 +206,13 @@ def _result_facts(omission: pa.Table, repo_id: str) -> dict[str, Any]:
             f"omission.parquet of {repo_id} holds {len(probes)} probes, expected one; give each "
             "probe its own table"
         )
+    main = [row for row in rows if row["source"] == POOLED]
+    single = [row for row in rows if row["source"] != POOLED]
     return {
-        "results": {tag: _by_source_and_length(rows, tag) for tag in WORDS},
+        "results": {tag: _by_source_and_length(main or single, tag) for tag in WORDS},
+        "results_by_source": _by_source_and_length(single, "whole") if main else [],
         "words": WORDS,
-        "lengths": sorted({row["length"] for row in rows}),
+        "lengths": sorted({row["length"] for row in rows}, key=lambda n: n or math.inf),
     }
 
 
@@ -205,8 +223,13 @@ def _by_source_and_length(rows: Sequence[Mapping[str, Any]], tag: str) -> list[d
             cells.setdefault((row["source"], row["length"]), {})[row["rule"]] = row
     return [
         {"source": source, "length": length, **{rule: _cell(found, rule) for rule in RULES}}
-        for (source, length), found in sorted(cells.items())
+        for (source, length), found in sorted(cells.items(), key=_whole_texts_last)
     ]
+
+
+def _whole_texts_last(entry: tuple[tuple[str, int], Any]) -> tuple[str, float]:
+    (source, length), _ = entry
+    return source, length or math.inf
 
 
 def _cell(found: Mapping[str, Mapping[str, Any]], rule: str) -> dict[str, Any]:
@@ -227,66 +250,17 @@ def _interval(row: Mapping[str, Any]) -> str | None:
 
 
 def _control_facts(controls: pa.Table, repo_id: str) -> dict[str, Any]:
-    """Return the rows of the card's table of controls; those of single layers are too many."""
+    """Return the rows of the card's table of controls: of cells with controls, layers apart."""
     names = ("source", "length", "condition", "bits", "recovered_fraction")
     rows = [row for row in controls.to_pylist() if row["layer"] < 0]
+    cells = {
+        (row["source"], row["length"]) for row in rows if row["condition"] not in PLAIN_READERS
+    }
+    rows = [row for row in rows if (row["source"], row["length"]) in cells]
     if not rows:
         raise InputError(f"{repo_id} was measured without controls; add --controls to `measure`")
-    rows.sort(key=lambda row: (row["source"], row["length"], row["bits"]))
-    return {"controls": [{name: row[name] for name in names} for row in rows]}
-
-
-def _encoder_data(context: Mapping[str, Any]) -> str:
-    data = ModelCardData(
-        language="en",
-        license="apache-2.0",
-        library_name="transformers",
-        tags=TAGS,
-        model_name=context["repo_id"].split("/")[1],
-        eval_results=[
-            EvalResult(
-                task_type="text-generation",
-                dataset_type="held-out",
-                dataset_name="held-out documents",
-                metric_type="bits_per_token",
-                metric_name=f"bits per token, windows of {row['length']} tokens",
-                metric_value=row["bits"],
-            )
-            for row in context["held_out"]
-        ],
-    )
-    return str(data.to_yaml())
-
-
-def _probe_data(context: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
-    name = context["repo_id"].split("/")[1]
-    measured = {
-        "datasets": [context["dataset_id"]],
-        "metrics": [context["metric_id"]],
-        "model_name": name,
-        "eval_results": [_eval_result(row, context) for row in results],
+    rows.sort(key=lambda row: (row["source"], row["length"] or math.inf, row["bits"]))
+    return {
+        "controls": [{name: row[name] for name in names} for row in rows],
+        "readers": READERS,
     }
-    data = ModelCardData(
-        language="en",
-        license="apache-2.0",
-        library_name="transformers",
-        base_model=context["encoder_id"],
-        base_model_relation="finetune",
-        tags=[*TAGS, "probing", "text-reconstruction"],
-        **(measured if results else {}),
-    )
-    return str(data.to_yaml())
-
-
-def _eval_result(row: Mapping[str, Any], context: Mapping[str, Any]) -> EvalResult:
-    return EvalResult(
-        task_type="text-reconstruction",
-        task_name="Text reconstruction from the state",
-        dataset_type=context["dataset_id"],
-        dataset_name=context["dataset_id"],
-        dataset_config="omission",
-        metric_type=context["metric_id"],
-        # results that differ in nothing but the data's name would replace each other
-        metric_name=f"omission rate (count), {row['source']}, {row['length']} tokens",
-        metric_value=row["count"]["omission_rate"],
-    )

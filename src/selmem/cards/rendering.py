@@ -29,7 +29,9 @@ def render_card(name: str, templates: Path, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(percent=percent, grouped=grouped, megabytes=megabytes)
+    environment.filters.update(
+        percent=percent, grouped=grouped, megabytes=megabytes, in_tokens=in_tokens
+    )
     try:
         return environment.get_template(f"{name}.md.jinja").render(**context)
     except jinja2.TemplateNotFound as error:
@@ -57,6 +59,15 @@ def grouped(count: int) -> str:
     '1,234,567'
     """
     return f"{count:,}"
+
+
+def in_tokens(length: int) -> str:
+    """Return the length of chunks, of which 0 stands for whole texts.
+
+    >>> in_tokens(64), in_tokens(0)
+    ('64 tokens', 'whole texts')
+    """
+    return f"{length} tokens" if length else "whole texts"
 
 
 def megabytes(size: int) -> str:

@@ -1,0 +1,95 @@
+"""The committed tables behind cards, demo and picture: aggregates, collected by one function."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sample_tables import SECRET, write_measured
+from selmem.cards.picture import draw_card_picture, tables_hash
+from selmem.cards.tables import collect_card_tables
+from selmem.errors import InputError
+from selmem.report import write_report
+from selmem.tables import config_hash, read_metadata, read_table
+
+TEMPLATES = Path(__file__).parents[1] / "hub_cards"
+COLLECTED = ("controls", "lengths", "omission", "positions", "verdicts")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    return write_measured(tmp_path_factory.mktemp("card") / "m", controls=("other_ssm",))
+
+
+def test_card_tables_are_collected_from_a_measurement(measured, tmp_path):
+    out = collect_card_tables(measured, tmp_path / "tables/mamba-tiny-probe")
+    assert sorted(path.stem for path in out.iterdir()) == list(COLLECTED)
+    rows = read_table(out / "controls.parquet").to_pylist()
+    bits = {row["condition"]: row["bits"] for row in rows if row["source"] == "gsm8k"}
+    assert bits == {
+        "oracle": 0.0,
+        "probe": 2.5,
+        "null": 10.0,
+        "encoder from empty state": 9.0,
+        "other_ssm": 5.0,
+    }
+    omission = read_table(out / "omission.parquet").to_pylist()
+    assert {row["omission_rate"] for row in omission if row["tag"] == "whole"} == {0.0}
+    assert {row["source"] for row in omission} == {"all sources", "gsm8k", "conll2003"}
+    assert {row["scale"] for row in read_table(out / "positions.parquet").to_pylist()} == {
+        "relative"
+    }
+    for path in out.iterdir():
+        assert b"/home/me" not in path.read_bytes()
+        assert SECRET.encode() not in path.read_bytes()
+
+
+def test_card_tables_of_a_report_are_those_of_its_measurements(measured, tmp_path):
+    report = write_report([measured], tmp_path / "report").parent
+    for folder, out in ((report, tmp_path / "one"), (measured, tmp_path / "two")):
+        collect_card_tables(folder, out)
+    for name in COLLECTED:
+        one, two = (read_table(tmp_path / out / f"{name}.parquet") for out in ("one", "two"))
+        assert one.equals(two), name
+    assert read_metadata(tmp_path / "one/omission.parquet")["runs"] == [config_hash({})]
+
+
+def test_controls_that_were_measured_apart_replace_the_plain_rows_of_their_cell(measured, tmp_path):
+    bare = write_measured(tmp_path / "bare", controls=())
+    with pytest.raises(InputError, match="measured without controls"):
+        collect_card_tables(bare, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    out = collect_card_tables(bare, tmp_path / "out", controls=[measured])
+    whole = collect_card_tables(measured, tmp_path / "whole")
+    key = ["source", "length", "condition"]
+    found, expected = (
+        read_table(folder / "controls.parquet").to_pandas().sort_values(key, ignore_index=True)
+        for folder in (out, whole)
+    )
+    assert found.equals(expected)
+    assert not found.duplicated(key).any()
+    other = write_measured(tmp_path / "other", probe="selmem/other", controls=("other_ssm",))
+    with pytest.raises(InputError, match="is not about the probe selmem/mamba-tiny-probe"):
+        collect_card_tables(measured, tmp_path / "out", controls=[other])
+
+
+@pytest.mark.parametrize("folder", sorted((TEMPLATES / "tables").iterdir()), ids=lambda p: p.name)
+def test_the_committed_tables_are_small_aggregates_and_their_picture_is_drawn_from_them(folder):
+    assert sorted(path.stem for path in folder.iterdir()) == list(COLLECTED)
+    per_text = {"chunk_id", "doc_id", "text", "word", "token", "token_ids", "token_id"}
+    for path in folder.iterdir():
+        assert path.stat().st_size < 500_000, path
+        assert not per_text & set(read_table(path).schema.names), path
+    with Image.open(TEMPLATES / "figures" / f"{folder.name}.png") as picture:
+        assert picture.text["Source"] == tables_hash(folder), "run scripts/card_tables.py"
+
+
+def test_the_picture_of_the_readme_says_its_lengths(tmp_path):
+    lengths = read_table(TEMPLATES / "tables/mamba-tiny-probe/lengths.parquet")["length"]
+    shown = [str(length) for length in sorted(set(lengths.to_pylist())) if length]
+    readme = (TEMPLATES.parent / "README.md").read_text()
+    said = re.search(r"at ([\d, and]+) tokens\]\(hub_cards/figures/mamba-tiny-probe\.png\)", readme)
+    assert re.findall(r"\d+", said.group(1)) == shown
+    drawn = draw_card_picture(TEMPLATES / "tables/mamba-tiny-probe", tmp_path / "a.png")
+    assert drawn.stat().st_size > 10_000
