@@ -46,7 +46,7 @@ def write_tables(folder):
     tables = {
         "omission": pa.Table.from_pylist(rows, OMISSION),
         "positions": pa.Table.from_pylist(_positions()),
-        "verdicts": pa.Table.from_pylist([_verdict()]),
+        "verdicts": pa.Table.from_pylist([_verdict(64), _verdict(0)]),
     }
     for name, table in tables.items():
         write_table(table, folder / "mamba-tiny-probe" / f"{name}.parquet", metadata={})
@@ -73,11 +73,11 @@ def _positions():
     ]
 
 
-def _verdict():
+def _verdict(length):
     return {
         "claim": "numbers",
         "statement": "Numbers are lost <more>.",
-        "length": 64,
+        "length": length,
         "paper": "51 %",
         "ours_paper_rule": 0.04,
         "ours_controlled": float("nan"),

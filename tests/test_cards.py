@@ -66,7 +66,8 @@ def expected_cells(by_rule):
     def with_interval(row):
         if row["n_documents"] < MIN_DOCUMENTS_INTERVAL:
             return f"{rate(row['omission_rate'])} [under 10 documents]"
-        return f"{rate(row['omission_rate'])} [{rate(row['ci_low'])}, {rate(row['ci_high'])}]"
+        low, high = 100 * row["ci_low"], 100 * row["ci_high"]
+        return f"{rate(row['omission_rate'])} [{low:.1f}, {high:.1f}]"
 
     count = by_rule["count"]
     return [

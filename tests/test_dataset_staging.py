@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from sample_tables import CLOSED, OPEN, SECRET, sample_rows, write_measured
+from selmem.cards.columns import COLUMNS
 from selmem.cards.dataset import dataset_card
 from selmem.cards.naming import hub_id
 from selmem.errors import InputError
@@ -187,3 +188,19 @@ def test_the_metadata_of_the_card_is_plain_yaml(staged):
     metadata = yaml.safe_load(front)
     assert metadata["license"] == "other"
     assert metadata["size_categories"] == ["n<1K"]
+
+
+def test_the_card_says_what_every_column_holds():
+    assert {name: list(columns) for name, columns in COLUMNS.items()} == {
+        name: schema.names for name, schema in SCHEMAS.items()
+    }
+
+
+def test_whole_texts_are_one_length_whatever_their_tokens(staged):
+    splits, _ = staged
+    chunks = splits[0].tables["chunks"]
+    ids = [chunk_id.replace("/4/", "/whole/") for chunk_id in chunks["chunk_id"].to_pylist()]
+    splits[0].tables["chunks"] = pa.concat_tables(
+        [chunks, chunks.set_column(0, "chunk_id", pa.array(ids))]
+    )
+    assert "| 4, whole | 16 | 4 |" in card_of(splits).text

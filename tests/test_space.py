@@ -1,5 +1,6 @@
 """What the demo shows of a text and of the published tables, without its widgets."""
 
+import ast
 import csv
 import io
 import json
@@ -29,7 +30,7 @@ from selmem.space.explore import (
     tag_rows,
 )
 from selmem.space.groups import group_words, summary_sentences
-from selmem.space.html_text import attribute, text_html
+from selmem.space.html_text import EN_DASH, attribute, text_html
 from selmem.space.marked_text import marked_reconstruction, marked_text, null_guesses
 from selmem.space.models import ModelChoice, ModelStore, read_choices
 from selmem.space.published import Published, study_rates
@@ -37,11 +38,14 @@ from selmem.space.reading import Annotator, clean, read_text, written_words
 from selmem.space.records import LengthPoint, Piece, Reading, WordRecord
 from selmem.space.service import Service
 from selmem.space.shown import show
+from selmem.space.verdicts import verdict_table
 from selmem.tables import OMISSION, read_table, write_table
 from selmem.tokenization import decode
+from space_server import APP, ROOT
 from space_tables import PROBE, omission_row, write_tables
 from tiny_release import make_release
 
+COMMITTED = ROOT / "hub_cards" / "tables"
 TEXT = "She bought two red apples and a loaf of bread. A small dog was sleeping."
 NOTHING_PUBLISHED = Published(None)
 
@@ -451,6 +455,67 @@ def test_panels_show_the_published_rows_and_their_csv_holds_them(tables):
     assert [int(row["position"]) for row in linked_csv(shown.positions)] == list(range(16))
     assert "Numbers are lost &lt;more&gt;." in shown.verdicts
     assert "undecided" in shown.verdicts
+    assert [row["length"] for row in linked_csv(shown.verdicts)] == ["64", "0"]
+
+
+def verdict_row(statement, length, verdict, value=float("nan")):
+    numbers = dict.fromkeys(("ours_paper_rule", "ours_controlled", "ci_low", "ci_high"), value)
+    row = {"statement": statement, "length": length, "verdict": verdict, "paper": "at 256: 51 %"}
+    return row | numbers
+
+
+def test_verdicts_are_one_row_a_claim_with_other_lengths_beside():
+    rows = [
+        verdict_row("Numbers.", 0, "seen here", 0.2),
+        verdict_row("Numbers.", 8, "undecided", 0.1),
+        verdict_row("Numbers.", 16, "seen here", -0.25),
+        verdict_row("Numbers.", 32, "seen here", 0.3),
+        verdict_row("Dialects.", 16, "not measured"),
+        verdict_row("Dialects.", 32, "too short"),
+        verdict_row("Longer.", 32, "not seen here", 0.004),
+    ]
+    body = re.findall(r"<tr>(.*?)</tr>", verdict_table(rows, 16))[1:]
+    cells = [[unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t", row)] for row in body]
+    minus = "\N{MINUS SIGN}0.250"
+    assert cells == [
+        [
+            "Numbers.",
+            "at 256: 51 %",
+            minus,
+            f"{minus} [{minus}, {minus}]",
+            "seen here",
+            "8: undecided; 32, whole texts: seen here",
+        ],
+        ["Dialects.", "at 256: 51 %", EN_DASH, EN_DASH, "not measured", EN_DASH],
+        ["Longer.", "at 256: 51 %", EN_DASH, EN_DASH, EN_DASH, "32: not seen here"],
+    ]
+    assert "whole texts of all sources together" in verdict_table(rows, 0)
+
+
+def test_every_selection_of_the_committed_tables_has_its_panels():
+    published = Published(COMMITTED)
+    chosen = first_selection(published)
+    assert published.models == ["mamba-tiny-probe"]
+    for source in published.options("source", probe=chosen.model):
+        for length in published.options("length", probe=chosen.model, source=source):
+            selection = Selection(**vars(chosen) | {"source": source, "length": length})
+            shown = panels(published, selection)
+            for panel in vars(shown).values():
+                Visible(panel)
+            kinds = Selection(**vars(selection) | {"scheme": "kind"})
+            assert {"word"} <= {row["tag"] for row in tag_rows(published, kinds)}, (source, length)
+            assert (len(position_rows(published, selection)) > 0) == (length > 0)
+            assert "Numbers are lost" in shown.verdicts
+
+
+def test_the_documented_call_for_tables_runs_on_the_committed_ones(choice):
+    about = (APP / "about.md").read_text()
+    call = re.search(r"`client\.predict\((.*?), api_name=\"/omission\"\)`", about).group(1)
+    service = Service(store=ModelStore([choice]), published=Published(COMMITTED))
+    rows = service.omission(*ast.literal_eval(f"({call})"))
+    assert {row["length"] for row in rows} == {64}
+    assert {row["rule"] for row in rows} == {"aligned"}
+    assert "NOUN" in {row["tag"] for row in rows}
 
 
 def test_changing_the_selection_changes_the_rows(tables):

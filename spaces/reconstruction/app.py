@@ -16,6 +16,7 @@ from selmem.space.models import ModelStore, bundled_choice, read_choices
 from selmem.space.published import Published
 from selmem.space.service import Service
 from selmem.space.shown import EMPTY
+from selmem.space.verdicts import length_label
 
 HERE = Path(__file__).parent
 # beside the app on the Hub, in the checkout otherwise
@@ -178,7 +179,7 @@ def _explore(service: Service) -> None:
             min_width=240,
         )
         length = gr.Dropdown(
-            options("length", probe=first.model, source=first.source),
+            _lengths(service, first),
             value=first.length,
             label="Length (tokens)",
             min_width=240,
@@ -210,9 +211,7 @@ def _explore(service: Service) -> None:
         found, new = service.explore(Selection(**dict(zip(names, values, strict=True))))
         return (
             gr.Dropdown(options("source", probe=found.model), value=found.source),
-            gr.Dropdown(
-                options("length", probe=found.model, source=found.source), value=found.length
-            ),
+            gr.Dropdown(_lengths(service, found), value=found.length),
             new.tags,
             new.lengths,
             new.positions,
@@ -227,6 +226,11 @@ def _explore(service: Service) -> None:
         queue=False,
         **INTERNAL,
     )
+
+
+def _lengths(service: Service, selection: Selection) -> list[tuple[str, int]]:
+    lengths = service.published.options("length", probe=selection.model, source=selection.source)
+    return [(length_label(length), length) for length in lengths]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The card of the published tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from huggingface_hub import DatasetCardData
 
+from selmem.cards.columns import COLUMNS
 from selmem.cards.rendering import render_card
 from selmem.licences import licence_of
 from selmem.tables import SCHEMAS
@@ -41,7 +43,9 @@ def dataset_card(splits: Sequence[Split], repo_id: str, templates: Path) -> str:
     """
     context = {
         "repo_id": repo_id,
-        "metadata": _metadata(splits).to_yaml(),
+        "namespace": repo_id.split("/")[0],
+        "columns": COLUMNS,
+        "metadata": _metadata(splits, repo_id).to_yaml(),
         "tables": [_table_facts(name, splits) for name in SCHEMAS],
         "splits": [_split_facts(split) for split in splits],
         "sources": _source_facts(splits),
@@ -49,11 +53,11 @@ def dataset_card(splits: Sequence[Split], repo_id: str, templates: Path) -> str:
     return render_card("dataset", templates, context)
 
 
-def _metadata(splits: Sequence[Split]) -> DatasetCardData:
+def _metadata(splits: Sequence[Split], repo_id: str) -> DatasetCardData:
     return DatasetCardData(
         license="other",
         license_name="per-source",
-        license_link="#sources-and-licences",
+        license_link=f"https://huggingface.co/datasets/{repo_id}#sources-and-licences",
         language="en",
         pretty_name="Omissions of Mamba states",
         size_categories=[_size_category(splits)],
@@ -108,10 +112,16 @@ def _split_facts(split: Split) -> dict[str, Any]:
         "name": split.name,
         "encoder": written["encoder"][0].as_py(),
         "probe": written["probe"][0].as_py(),
-        "lengths": sorted(chunks["length"].unique().to_pylist()),
+        "lengths": _lengths(chunks),
         "n_chunks": chunks.num_rows,
         "n_documents": _n_documents(chunks),
     }
+
+
+def _lengths(chunks: pa.Table) -> list[str]:
+    """Return the lengths that were asked for, as the chunks' ids have them."""
+    found = {chunk_id.rsplit("/", 2)[1] for chunk_id in chunks["chunk_id"].to_pylist()}
+    return sorted(found, key=lambda name: int(name) if name.isdigit() else math.inf)
 
 
 def _source_facts(splits: Sequence[Split]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from selmem.analysis.controls import PLAIN_READERS
 from selmem.analysis.measurements import POOLED
 from selmem.cards.metadata import encoder_data, probe_data
 from selmem.cards.naming import hub_id
-from selmem.cards.rendering import percent, render_card
+from selmem.cards.rendering import render_card
 from selmem.errors import InputError
 from selmem.licences import licence_of
 from selmem.statistics import MIN_DOCUMENTS_INTERVAL
@@ -193,8 +193,13 @@ def _probe_facts(config: Mapping[str, Any], repo_id: str) -> dict[str, Any]:
         "dataset_id": f"{namespace}/{DATASET}",
         "metric_id": f"{namespace}/{METRIC}",
         "space_id": f"{namespace}/{SPACE}",
-        "null_probe_id": f"{repo_id.removesuffix('-probe')}-null-probe",
+        "null_probe_id": f"{_base_name(repo_id)}-null-probe",
+        "probe_id": f"{_base_name(repo_id)}-probe",
     }
+
+
+def _base_name(repo_id: str) -> str:
+    return repo_id.removesuffix("-probe").removesuffix("-null")
 
 
 def _result_facts(omission: pa.Table, repo_id: str) -> dict[str, Any]:
@@ -246,7 +251,7 @@ def _interval(row: Mapping[str, Any]) -> str | None:
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         few = row.get("n_documents", math.inf) < MIN_DOCUMENTS_INTERVAL
         return f"[under {MIN_DOCUMENTS_INTERVAL} documents]" if few else None
-    return f"[{percent(low)}, {percent(high)}]"
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _control_facts(controls: pa.Table, repo_id: str) -> dict[str, Any]:

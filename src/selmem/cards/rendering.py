@@ -29,9 +29,7 @@ def render_card(name: str, templates: Path, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(
-        percent=percent, grouped=grouped, megabytes=megabytes, in_tokens=in_tokens
-    )
+    environment.filters.update(percent=percent, grouped=grouped, file_size=file_size)
     try:
         return environment.get_template(f"{name}.md.jinja").render(**context)
     except jinja2.TemplateNotFound as error:
@@ -70,13 +68,13 @@ def in_tokens(length: int) -> str:
     return f"{length} tokens" if length else "whole texts"
 
 
-def megabytes(size: int) -> str:
-    """Return bytes as megabytes.
+def file_size(size: int) -> str:
+    """Return bytes as kilobytes, or as megabytes from one on.
 
-    >>> megabytes(9_234_567)
-    '9.2 MB'
+    >>> file_size(31_098), file_size(9_234_567)
+    ('32 kB', '9.2 MB')
     """
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{math.ceil(size / 1e3)} kB"
 
 
 def _require_values(value: Any, name: str) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from selmem.space.charts import Bar, Series, bar_table, caption_html, curve_chart
+from selmem.space.charts import Bar, Series, bar_table, curve_chart
 from selmem.space.groups import SCHEMES, tag_label
-from selmem.space.html_text import EN_DASH, attribute, text_html
+from selmem.space.html_text import attribute, text_html
 from selmem.space.published import Published, Row, require_published
+from selmem.space.verdicts import verdict_table
 from selmem.tables import OMISSION
 
 RULES: Mapping[str, str] = {
@@ -22,16 +23,6 @@ NO_TABLES = (
     "this page reads their Parquet files from its folder `tables`."
 )
 EARLY = "_without_last_4"
-VERDICT_COLUMNS: Mapping[str, str] = {
-    "statement": "claim of the paper",
-    "length": "tokens",
-    "paper": "in the paper",
-    "ours_paper_rule": "here, by its rule",
-    "ours_controlled": "here, after controls",
-    "ci_low": "from",
-    "ci_high": "to",
-    "verdict": "verdict",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +99,9 @@ def panels(published: Published, selection: Selection) -> Panels:
         tags=_tag_panel(tag_rows(published, selection), selection),
         lengths=_length_panel(length_rows(published, selection), selection),
         positions=_position_panel(position_rows(published, selection), selection),
-        verdicts=_verdict_panel(published.rows("verdicts", probe=selection.model)),
+        verdicts=_verdict_panel(
+            published.rows("verdicts", probe=selection.model), selection.length
+        ),
     )
 
 
@@ -243,23 +236,10 @@ def _position_panel(rows: Sequence[Row], selection: Selection) -> str:
     return chart + _csv_link(rows, f"positions-{selection.length}")
 
 
-def _verdict_panel(rows: Sequence[Row]) -> str:
+def _verdict_panel(rows: Sequence[Row], length: int) -> str:
     if not rows:
         return _message("No verdicts on the paper's claims are published for this model.")
-    head = "".join(f'<th scope="col">{text_html(name)}</th>' for name in VERDICT_COLUMNS.values())
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_cell(row.get(name))}</td>" for name in VERDICT_COLUMNS) + "</tr>"
-        for row in rows
-    )
-    caption = (
-        "Claims of Hossain et al. 2025 on these models and texts. Differences are in fractions, "
-        "positive where the claim holds; the rule for each verdict was fixed beforehand."
-    )
-    return (
-        f'{caption_html(caption)}<div class="sm-scroll"><table class="sm-plain sm-wide">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        + _csv_link(rows, "verdicts")
-    )
+    return verdict_table(rows, length) + _csv_link(rows, "verdicts")
 
 
 def _series(name: str, rows: Sequence[Row], x: str, y: str, low: str, high: str) -> Series:
@@ -274,12 +254,6 @@ def _series(name: str, rows: Sequence[Row], x: str, y: str, low: str, high: str)
 
 def _finite(value: float | None) -> float | None:
     return None if value is None or value != value else value
-
-
-def _cell(value: object) -> str:
-    if value is None or (isinstance(value, float) and value != value):
-        return EN_DASH
-    return text_html(f"{value:.3f}" if isinstance(value, float) else str(value))
 
 
 def _rule(selection: Selection) -> str:

@@ -51,7 +51,7 @@ def null_guesses(reading: Reading) -> str:
     legend = _keys(
         '<span class="sm-gloss sm-right">word<small>✓</small></span> guessed right',
         '<span class="sm-gloss sm-wrong">word<small>another</small></span> guessed wrong, '
-        "and what it guessed",
+        "and what it guessed (■ that the text ends, ␣ white space)",
     )
     return f'{legend}<p class="sm-text sm-tall" dir="auto">{_joined(reading, _null_guess)}</p>'
 

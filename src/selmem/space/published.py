@@ -53,9 +53,12 @@ class Published:
         return rows
 
     def options(self, column: str, **values: str | int) -> list[Any]:
-        """Return the values of a column of `omission`, ascending, the pooled sources first."""
+        """Return the values of a column of `omission`, ascending.
+
+        The pooled sources come first, the length of whole texts (0) last.
+        """
         found = {row[column] for row in self.rows("omission", **values)}
-        return [*({POOLED} & found), *sorted(found - {POOLED})]
+        return [*({POOLED} & found), *sorted(found - {POOLED, 0}), *({0} & found)]
 
     def _read(self, name: str) -> pa.Table | None:
         with self._lock:

@@ -9,7 +9,7 @@ from selmem.space.examples import Example
 from selmem.space.explore import RULES, Panels, Selection, nearest_selection, panels, tag_rows
 from selmem.space.groups import SCHEMES
 from selmem.space.models import ModelStore
-from selmem.space.published import Published
+from selmem.space.published import POOLED, Published
 from selmem.space.reading import Annotator, read_text
 from selmem.space.shown import Shown, show
 
@@ -70,15 +70,17 @@ class Service:
         Args:
             model: probe as the tables name it.
             source: of the texts; "all sources" for all together.
-            length: of the texts, in tokens.
+            length: of the texts, in tokens; 0 for whole texts.
             scheme: "pos", "entity" or "kind".
             rule: "aligned", "count" or "forced".
         """
+        sources = self.published.options("source", probe=model)
+        if source == POOLED and len(sources) == 1:
+            source = sources[0]
         selection = Selection(model=model, source=source, length=length, scheme=scheme, rule=rule)
         _require(selection)
         found = nearest_selection(self.published, selection)
         if (found.source, found.length) != (source, length):
-            sources = self.published.options("source", probe=model)
             raise InputError(
                 f"{model} has no published rows for {source[:100]!r} at {length} tokens; "
                 f"its sources: {', '.join(sources)}; lengths of {found.source}: "

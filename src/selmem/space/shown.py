@@ -95,7 +95,7 @@ def _group_tables(reading: Reading, published: Published) -> Iterator[str]:
         bars = [_bar(group, study.by_tag.get(group.tag) if study else None) for group in groups]
         caption = f"Diamond: the published rate at {study.length} tokens." if study else ""
         headings = [title, "not recovered", "words", *beside]
-        yield bar_table(bars, headings, caption=caption)
+        yield f"<div>{bar_table(bars, headings, caption=caption)}</div>"
     if not any(word.pos for word in reading.words) and reading.words:
         yield (
             '<p class="sm-nothing">Parts of speech and names need a tagger, which is not '
