@@ -7,10 +7,15 @@ import pytest
 from PIL import Image
 
 from sample_tables import SECRET, write_measured
+from selmem.analysis import load_measurement
+from selmem.analysis.omission import omission_table
+from selmem.bundle import bundled_path
 from selmem.cards.picture import draw_card_picture, tables_hash
 from selmem.cards.tables import collect_card_tables
 from selmem.errors import InputError
+from selmem.measurement import MeasureConfig, measure
 from selmem.report import write_report
+from selmem.resampling import Resampling
 from selmem.tables import config_hash, read_metadata, read_table
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"
@@ -93,3 +98,33 @@ def test_the_picture_of_the_readme_says_its_lengths(tmp_path):
     assert re.findall(r"\d+", said.group(1)) == shown
     drawn = draw_card_picture(TEMPLATES / "tables/mamba-tiny-probe", tmp_path / "a.png")
     assert drawn.stat().st_size > 10_000
+
+
+RECIPE = {"max_chunks": 150, "annotate": "spacy"}  # of scripts/card_tables.py
+
+
+@pytest.mark.slow
+def test_the_bundled_probe_measured_again_has_the_rates_of_its_committed_table(tmp_path):
+    length, source = 8, "selmem_sample"
+    committed = read_table(TEMPLATES / "tables/mamba-tiny-probe/omission.parquet").to_pandas()
+    if source not in set(committed["source"]):
+        pytest.skip(f"no source {source} in the committed tables")
+    models = {
+        name: str(bundled_path(f"mamba-tiny{end}"))
+        for name, end in (("encoder", ""), ("probe", "-probe"), ("null_probe", "-null-probe"))
+    }
+    text = bundled_path("sample") / "documents.jsonl"
+    measure(
+        MeasureConfig(
+            **models, **RECIPE, data=(f"{source}={text}",), lengths=(length,), out=tmp_path
+        )
+    )
+    found = omission_table(load_measurement(tmp_path), Resampling(n_resamples=50))
+    key = ["source", "length", "scheme", "tag", "rule"]
+    both = found.merge(committed, on=key, suffixes=("", "_committed"))
+    assert len(both) == len(found) > 100
+    assert both["n_words"].equals(both["n_words_committed"])
+    # another processor may decide a tie in another way, and so change a word or two
+    many = both[both["n_words"] > 100]
+    for name in ("omission_rate", "chance_rate", "recovered_fraction"):
+        assert (many[name] - many[f"{name}_committed"]).abs().max() < 0.02, "run card_tables.py"

@@ -22,10 +22,10 @@ LAUNCH: dict[str, Any] = {
 
 def score(reference: str, prediction: str) -> dict[str, Any]:
     """Return the metric of one pair of texts, without what one pair cannot have."""
-    metric = evaluate.load(str(Path(__file__).with_name("omission_rate.py")))
     if not reference.strip():
         message = "The reference is empty: type or paste at least one word."
         raise gradio.Error(message, title="Not possible", print_exception=False)
+    metric = evaluate.load(str(Path(__file__).with_name("omission_rate.py")))
     results = metric.compute(predictions=[prediction], references=[reference], chance_draws=0)
     shown = ("omission_rate", "omission_rate_aligned", "n_words", "metric_version")
     return {name: results[name] for name in shown}
