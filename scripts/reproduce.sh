@@ -5,7 +5,7 @@
 #
 # What is made again, from the bundled models and text and from committed tables alone, offline:
 #   hub_cards/tables/mamba-tiny-probe      measured with controls, 150 chunks a length
-#   hub_cards/figures/retention.png        the demo's figure
+#   hub_cards/figures/mamba-tiny-probe.png drawn from these tables
 #   hub_cards/cards                        the bundled models' cards
 #   scripts/results/coverage.csv           simulation of the intervals
 # Tables are compared by value, cards by text (scripts/compare.py); exit status 1 where something
@@ -21,14 +21,12 @@ out=${1:-outputs/reproduced}
 SELMEM=${SELMEM:-selmem}
 PYTHON=${PYTHON:-python}
 models=src/selmem/bundled
-mkdir -p "$out/figures"
+mkdir -p "$out"
 
 $SELMEM measure --encoder "$models/mamba-tiny" --probe "$models/mamba-tiny-probe" \
-    --null-probe "$models/mamba-tiny-null-probe" --controls --max-chunks 150 --lengths 4 16 64 \
+    --null-probe "$models/mamba-tiny-null-probe" --controls --max-chunks 150 --lengths 4 8 16 32 64 \
     --data "selmem_sample=$models/sample/documents.jsonl" --out "$out/measured"
 "$PYTHON" scripts/card_tables.py "$out/measured" mamba-tiny-probe --tables "$out/tables"
-$SELMEM demo --out "$out/demo"
-cp "$out/demo/figures/retention_by_length.png" "$out/figures/retention.png"
 "$PYTHON" scripts/render_cards.py "$out/cards"
 "$PYTHON" scripts/coverage.py --out "$out/coverage.csv"
 

@@ -40,7 +40,7 @@ def folders(tmp_path):
     frame.to_parquet(committed / "table.parquet")
     frame.to_csv(committed / "table.csv")
     (committed / "card.md").write_text("A card\n")
-    shutil.copyfile(TEMPLATES / "figures" / "retention.png", committed / "figure.png")
+    shutil.copyfile(TEMPLATES / "figures" / "mamba-tiny-probe.png", committed / "figure.png")
     return Path(shutil.copytree(committed, tmp_path / "made")), committed
 
 
