@@ -1,8 +1,10 @@
 """The committed tables behind cards, demo and picture: aggregates, collected by one function."""
 
 import re
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -16,7 +18,7 @@ from selmem.errors import InputError
 from selmem.measurement import MeasureConfig, measure
 from selmem.report import write_report
 from selmem.resampling import Resampling
-from selmem.tables import config_hash, read_metadata, read_table
+from selmem.tables import config_hash, read_metadata, read_table, write_table
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"
 COLLECTED = ("controls", "lengths", "omission", "positions", "verdicts")
@@ -25,6 +27,11 @@ COLLECTED = ("controls", "lengths", "omission", "positions", "verdicts")
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     return write_measured(tmp_path_factory.mktemp("card") / "m", controls=("other_ssm",))
+
+
+@pytest.fixture(scope="module")
+def report(measured, tmp_path_factory):
+    return write_report([measured], tmp_path_factory.mktemp("report")).parent
 
 
 def test_card_tables_are_collected_from_a_measurement(measured, tmp_path):
@@ -50,8 +57,7 @@ def test_card_tables_are_collected_from_a_measurement(measured, tmp_path):
         assert SECRET.encode() not in path.read_bytes()
 
 
-def test_card_tables_of_a_report_are_those_of_its_measurements(measured, tmp_path):
-    report = write_report([measured], tmp_path / "report").parent
+def test_card_tables_of_a_report_are_those_of_its_measurements(measured, report, tmp_path):
     for folder, out in ((report, tmp_path / "one"), (measured, tmp_path / "two")):
         collect_card_tables(folder, out)
     for name in COLLECTED:
@@ -60,13 +66,21 @@ def test_card_tables_of_a_report_are_those_of_its_measurements(measured, tmp_pat
     assert read_metadata(tmp_path / "one/omission.parquet")["runs"] == [config_hash({})]
 
 
-def test_controls_that_were_measured_apart_replace_the_plain_rows_of_their_cell(measured, tmp_path):
-    bare = write_measured(tmp_path / "bare", controls=())
+def edited(report, folder, name, change):
+    """Return a copy of a report with one table changed."""
+    path = shutil.copytree(report, folder) / "tables" / f"{name}.parquet"
+    metadata, frame = read_metadata(path), read_table(path).to_pandas()
+    write_table(pa.Table.from_pandas(change(frame)), path, metadata=metadata)
+    return folder
+
+
+def test_controls_that_were_measured_apart_replace_the_plain_rows_of_their_cell(report, tmp_path):
+    bare = edited(report, tmp_path / "bare", "controls", lambda t: t[t["condition"] != "other_ssm"])
     with pytest.raises(InputError, match="measured without controls"):
         collect_card_tables(bare, tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
-    out = collect_card_tables(bare, tmp_path / "out", controls=[measured])
-    whole = collect_card_tables(measured, tmp_path / "whole")
+    out = collect_card_tables(bare, tmp_path / "out", controls=[report])
+    whole = collect_card_tables(report, tmp_path / "whole")
     key = ["source", "length", "condition"]
     found, expected = (
         read_table(folder / "controls.parquet").to_pandas().sort_values(key, ignore_index=True)
@@ -74,9 +88,20 @@ def test_controls_that_were_measured_apart_replace_the_plain_rows_of_their_cell(
     )
     assert found.equals(expected)
     assert not found.duplicated(key).any()
-    other = write_measured(tmp_path / "other", probe="selmem/other", controls=("other_ssm",))
+
+
+def test_tables_of_several_probes_are_not_mixed(report, tmp_path):
+    other = edited(report, tmp_path / "other", "omission", lambda t: t.assign(probe="selmem/other"))
     with pytest.raises(InputError, match="is not about the probe selmem/mamba-tiny-probe"):
-        collect_card_tables(measured, tmp_path / "out", controls=[other])
+        collect_card_tables(report, tmp_path / "out", controls=[other])
+    two = edited(
+        report,
+        tmp_path / "two",
+        "omission",
+        lambda t: t.assign(probe=[f"selmem/{i % 2}" for i in range(len(t))]),
+    )
+    with pytest.raises(InputError, match=r"is about 2 probes \(selmem/0, selmem/1\)"):
+        collect_card_tables(two, tmp_path / "out")
 
 
 @pytest.mark.parametrize("folder", sorted((TEMPLATES / "tables").iterdir()), ids=lambda p: p.name)
