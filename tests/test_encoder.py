@@ -120,9 +120,15 @@ def test_sharded_weights_are_read(stock, tmp_path):
 
 def test_missing_shard_is_named(stock, tmp_path):
     stock.save_pretrained(tmp_path / "shards", max_shard_size="10KB")
-    sorted((tmp_path / "shards").glob("*.safetensors"))[-1].unlink()
-    with pytest.raises(InputError, match=r"weights do not fit its config.json .*got nothing"):
+    lost = sorted((tmp_path / "shards").glob("*.safetensors"))[-1]
+    lost.unlink()
+    with pytest.raises(InputError, match=rf"index\.json names {lost.name}, which is not in"):
         load_encoder(tmp_path / "shards")
+
+
+def test_files_that_the_checkpoint_does_not_name_are_not_read(stock, stock_folder):
+    save_file({"lm_head.weight": torch.zeros(2, 2)}, stock_folder / "optimizer.safetensors")
+    assert load_encoder(stock_folder).fingerprint == fingerprint(stock)
 
 
 def test_saved_encoder_loads_in_stock_transformers(tmp_path):
@@ -275,7 +281,7 @@ def test_values_of_a_wrong_type_are_refused(stock, stock_folder, tmp_path, origi
 
 def test_folder_without_configuration_or_weights_is_refused(stock_folder, tmp_path):
     (stock_folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"has no \.safetensors file"):
+    with pytest.raises(InputError, match=r"has no model\.safetensors, nor an index"):
         load_encoder(stock_folder)
     with pytest.raises(InputError, match=r"has no config\.json"):
         load_encoder(tmp_path)

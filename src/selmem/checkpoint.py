@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import MambaConfig
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from selmem.errors import InputError
 
@@ -40,8 +41,9 @@ def checkpoint_folder(id_or_path: str, revision: str | None) -> Path:
     if Path(id_or_path).exists():
         raise InputError(f"{id_or_path} is a file, expected the folder of a checkpoint")
     try:
-        folder = _snapshot(id_or_path, revision, ["config.json", "*.safetensors", "*.index.json"])
-        if not list(folder.glob("*.safetensors")):
+        wanted = ["config.json", "model*.safetensors", SAFE_WEIGHTS_INDEX_NAME]
+        folder = _snapshot(id_or_path, revision, wanted)
+        if not _weight_files(folder):
             folder = _snapshot(id_or_path, revision, ["config.json", "pytorch_model.bin"])
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise InputError(
@@ -132,8 +134,8 @@ def _config_from_original(raw: dict[str, Any], folder: Path) -> MambaConfig:
 
 
 def _read_weights(folder: Path, original: bool) -> dict[str, Tensor]:
-    """Return the tensors of all safetensors files, or of an original pytorch_model.bin."""
-    files = sorted(folder.glob("*.safetensors"))
+    """Return the tensors of the safetensors files, or of an original pytorch_model.bin."""
+    files = _weight_files(folder)
     if files:
         return {name: value for path in files for name, value in _read_safetensors(path)}
     pickle = folder / "pytorch_model.bin"
@@ -141,9 +143,26 @@ def _read_weights(folder: Path, original: bool) -> dict[str, Tensor]:
         logger.info("reading %s with weights_only=True", pickle)
         return _read_pickle(pickle)
     raise InputError(
-        f"{folder} has no .safetensors file"
+        f"{folder} has no {SAFE_WEIGHTS_NAME}, nor an index of parts"
         + ("; pickled weights are not read: convert them" if pickle.exists() else "")
     )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return `model.safetensors`, or the parts that the index names; other files are not read."""
+    if (folder / SAFE_WEIGHTS_NAME).exists():
+        return [folder / SAFE_WEIGHTS_NAME]
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if not index.exists():
+        return []
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{index} has no weight_map from tensors to files") from error
+    for name in names:
+        if Path(name).name != name or not (folder / name).exists():
+            raise InputError(f"{index} names {name}, which is not in {folder}")
+    return [folder / name for name in names]
 
 
 def _read_safetensors(path: Path) -> Iterable[tuple[str, Tensor]]:

@@ -68,9 +68,9 @@ class MeasureConfig:
                 f"lengths are {self.lengths}, expected different positive numbers, or 0 for whole "
                 "texts"
             )
-        for name, value in (("max_chunks", self.max_chunks), ("batch_tokens", self.batch_tokens)):
-            if value < 1:
-                raise InputError(f"{name} is {value}, expected at least 1")
+        for name, least in (("max_chunks", 1), ("batch_tokens", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
         if not 0 <= self.max_overlap <= 1:
             raise InputError(f"max_overlap is {self.max_overlap}, expected a share from 0 to 1")
         for name, choice, known in (
