@@ -7,6 +7,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from selmem.analysis.calibration import calibration_table
+from selmem.analysis.common_words import common_word_table
 from selmem.analysis.contrasts import model_contrast_table, tag_contrast_table
 from selmem.analysis.controls import control_table
 from selmem.analysis.curves import bits_table, length_table, perplexity_table, position_table
@@ -26,9 +27,9 @@ Step = tuple[str, Callable[[], Tables]]
 def analyse(measurements: Sequence[Measurement], resampling: Resampling) -> Tables:
     """Return every table of the report; one that nothing was measured for is empty.
 
-    omission, contrasts (tags), models, lengths, positions, perplexity, bits, correlations,
-    calibration, controls, edits, fates, effects, coefficients, support (regression), pairs,
-    too_short, verdicts: each as the function of that name documents it.
+    omission, contrasts (tags), models, lengths, common_words, positions, perplexity, bits,
+    correlations, calibration, controls, edits, fates, effects, coefficients, support (regression),
+    pairs, too_short, verdicts: each as the function of that name documents it.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
     steps = [step for m in measurements for step in _steps(m, resampling)]
@@ -54,6 +55,7 @@ def _steps(measurement: Measurement, resampling: Resampling) -> Iterator[Step]:
         "omission": omission_table,
         "contrasts": tag_contrast_table,
         "lengths": length_table,
+        "common_words": common_word_table,
         "positions": position_table,
         "perplexity": perplexity_table,
         "bits": bits_table,

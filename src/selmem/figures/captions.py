@@ -25,6 +25,12 @@ CAPTIONS: Mapping[str, Words] = {
         "take out what the probe could have guessed from the words before. Bands are 95 % "
         "intervals by document.",
     ),
+    "common_words": Words(
+        "The same words, by length",
+        "Only words that chunks of every length shown hold whole, so that each point rests on "
+        "the same words of the same documents: what changes is how much other text the state "
+        "had to hold. A word then stands at another place in its chunk.",
+    ),
     "bits_by_length": Words(
         "Bits per token, with and without the state",
         "How surprised each reader is by a token when it is given the true text before it. "

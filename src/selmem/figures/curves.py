@@ -66,6 +66,39 @@ def retention_by_length(omission: pd.DataFrame, lengths: pd.DataFrame, *, title:
     return figure
 
 
+def common_words(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draw what comes back of the same words in chunks of different lengths.
+
+    Args:
+        table: rows of `common_words` of one source.
+        title: of the figure.
+    """
+    table = table.sort_values("length")
+    with canvas(height=3.4, title=title) as (figure, (axes,)):
+        for i, rule in enumerate(("count", "aligned", "forced")):
+            name = f"omission_{rule}"
+            back = pd.DataFrame(
+                {
+                    "length": table["length"],
+                    name: 1 - table[name],
+                    f"{name}_low": 1 - table[f"{name}_high"],
+                    f"{name}_high": 1 - table[f"{name}_low"],
+                }
+            )
+            curve(axes, back, "length", name, label=f"words recovered ({rule})", index=i)
+        if table["recovered_fraction"].notna().any():
+            label = "null bits recovered"
+            curve(axes, table, "length", "recovered_fraction", label=label, index=4)
+        length_axis(axes, [int(n) for n in table["length"]])
+        n_words, n_documents = int(table["n_words"].min()), int(table["n_documents"].min())
+        axes.set_xlabel(f"chunk length (tokens); {n_words:,} words of {n_documents} documents")
+        axes.set_ylabel("share that comes back")
+        axes.set_ylim(top=1.02)
+        percent(axes)
+        figure.legend(loc="outside right center")
+    return figure
+
+
 def recovered_by_model(omission: pd.DataFrame, *, title: str) -> Figure | None:
     """Draw recovered fraction and omission of several models against length.
 

@@ -171,6 +171,7 @@ def draw_models(tables: Tables, title: str) -> Figure | None:
 
 DRAWN: Mapping[str, Draw] = {
     "retention_by_length": _retention,
+    "common_words": _simple("common_words", curves.common_words),
     "bits_by_length": _simple("bits", bars.bits_by_length),
     "omission_by_pos": _omission("pos"),
     "omission_by_entity": _omission("entity"),
