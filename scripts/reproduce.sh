@@ -13,7 +13,7 @@
 # bench_*.json). Run it again after an interruption: what is done stays. SELMEM is the command
 # (default: selmem), PYTHON the interpreter (default: python).
 #
-# Time: about 6 minutes of processor time (coverage.csv takes two of them).
+# Time: not measured on a quiet machine; most of it is the two measurements and coverage.csv.
 set -eu
 
 cd "$(dirname "$0")/.."

@@ -71,20 +71,27 @@ def show(runs: list[Run], work: Path) -> None:
     print(f"to do: {total:.0f} minutes of training, one after the other (estimate)")
 
 
-def prepare(work: Path, corpus: list[str], stages: list[str]) -> None:
-    """Make tokenizers and corpus stores that the stages need, unless they are there.
+def prepare(work: Path, corpus: list[str], runs: list[Run]) -> None:
+    """Make the tokenizer and the corpus stores that the runs need, unless they are there.
 
     The GPT-NeoX tokenizer must be put into DIR/tokenizer-neox.
     """
-    python = [sys.executable, str(SCRIPTS / "train_tokenizer.py")]
-    needs_tokenizer = not (work / "corpus" / "store.json").exists() or "encoders" in stages
-    if needs_tokenizer and not (work / "tokenizer" / "tokenizer.json").exists():
-        subprocess.run([*python, "--data", *corpus, "--out", work / "tokenizer"], check=True)
-    python = [sys.executable, str(SCRIPTS / "build_corpus.py"), "--data", *corpus]
-    for suffix in ("", *(["-neox"] if "neox" in stages else [])):
-        store, tokenizer = work / f"corpus{suffix}", work / f"tokenizer{suffix}"
-        if not (store / "store.json").exists():
-            subprocess.run([*python, "--tokenizer", tokenizer, "--out", store], check=True)
+    for name in ("corpus", "corpus-neox"):
+        needed = any(run.settings.get("data") == name for run in runs)
+        if not needed or (work / name / "store.json").exists():
+            continue
+        if not corpus:
+            raise SystemExit(f"{work / name} is not there; give --corpus to make it")
+        tokenizer = work / name.replace("corpus", "tokenizer")
+        if name == "corpus" and not (tokenizer / "tokenizer.json").exists():
+            script("train_tokenizer.py", "--data", *corpus, "--out", tokenizer)
+        made = ("--tokenizer", tokenizer, "--out", work / name)
+        script("build_corpus.py", "--data", *corpus, *made)
+
+
+def script(name: str, *words: str | Path) -> None:
+    """Run another script of this folder."""
+    subprocess.run([sys.executable, SCRIPTS / name, *words], check=True)
 
 
 def ready(runs: list[Run], work: Path, tried: set[str]) -> Iterator[Run]:
@@ -179,8 +186,7 @@ def main() -> int:
     if args.list:
         show(runs, args.work)
         return 0
-    if any(run.config for run in runs):
-        prepare(args.work, args.corpus, args.stages)
+    prepare(args.work, args.corpus, runs)
     return execute(runs, args)
 
 

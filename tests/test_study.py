@@ -178,6 +178,21 @@ def test_null_probe_of_one_corpus_serves_both_encoders(tmp_path):
     assert sum(words[0] == "measure" for words in calls(tmp_path)) == 12
 
 
+def test_stores_are_made_for_the_runs_that_need_them(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(study, "script", lambda name, *words: made.append((name, words[-1].name)))
+    study.prepare(tmp_path, ["a=b"], [*study_runs.neox(), *study_runs.causal()])
+    assert made == [("build_corpus.py", "corpus-neox")]
+    study.prepare(tmp_path, ["a=b"], study_runs.encoders())
+    assert made[1:] == [("train_tokenizer.py", "tokenizer"), ("build_corpus.py", "corpus")]
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/store.json").write_text("{}")
+    study.prepare(tmp_path, [], study_runs.encoders())
+    assert len(made) == 3
+    with pytest.raises(SystemExit, match="give --corpus to make it"):
+        study.prepare(tmp_path, [], study_runs.neox())
+
+
 def test_list_states_what_is_done_and_the_minutes_to_do(tmp_path, capsys):
     study.show(study_runs.encoders(), tmp_path)
     (tmp_path / "encoders/45m").mkdir(parents=True)
