@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import evaluate
@@ -127,6 +128,32 @@ def test_intervals_resample_documents(metric):
     )
     assert few["n_documents"] == 8
     assert few["interval"] is None
+
+
+def test_intervals_are_those_of_the_package(metric):
+    from selmem.resampling import Resampling
+    from selmem.statistics import bootstrap
+
+    predictions, references = pair(n_documents=40)
+    documents = [i // 2 for i in range(40)]
+    low, high = metric.compute(predictions=predictions, references=references, documents=documents)[
+        "interval"
+    ]
+    omitted, words = np.zeros((20, 1)), np.zeros((20, 1))
+    for document, prediction, reference in zip(documents, predictions, references, strict=True):
+        words[document] += len(reference)
+        omitted[document] += sum(n for n in (Counter(reference) - Counter(prediction)).values())
+    expected = bootstrap(omitted, words, Resampling(n_resamples=1000)).rate_interval()
+    assert low == pytest.approx(expected[0][0], abs=0.1 * (high - low))
+    assert high == pytest.approx(expected[1][0], abs=0.1 * (high - low))
+    assert high > low
+
+
+def test_a_rate_that_no_document_changes_has_an_interval_without_width(metric):
+    _, references = pair()
+    results = metric.compute(predictions=references, references=references)
+    assert results["n_documents"] == 12
+    assert results["interval"] == [0.0, 0.0]
 
 
 def test_one_document_has_no_chance_rate(metric):
