@@ -39,6 +39,22 @@ def test_no_gradient_is_computed_for_a_frozen_weight():
     assert_close(*(torch.autograd.grad(f, hidden) for f in (loss, plain(hidden, weight, labels))))
 
 
+def test_without_gradients_there_is_one_product():
+    class Products(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, _types, args=(), kwargs=None):
+            self.count += function is torch.ops.aten.mm.default
+            return function(*args, **(kwargs or {}))
+
+    operation, counts = linear_cross_entropy, []
+    for context in (torch.no_grad(), torch.enable_grad()):
+        with context, Products() as products:
+            operation(*operands())
+        counts.append(products.count)
+    assert counts == [1, 3]
+
+
 def test_without_gradients_the_value_is_the_same():
     hidden, weight, labels = operands()
     with torch.no_grad():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from selmem.probe.triton_runtime import rows
+
 CASES = Path(__file__).with_name("triton_cases.py")
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
@@ -36,6 +38,13 @@ def test_the_kernels_are_right_in_the_interpreter():
 def test_the_kernels_are_right_on_the_gpu():
     run = run_cases(TRITON_INTERPRET="0")
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_text_too_long_for_32_bit_offsets_is_refused():
+    values = torch.empty(1, 2**21, 2**10, device="meta")
+    with pytest.raises(ValueError, match="2097152 tokens is too long"):
+        rows(values)
+    assert rows(values[:, :-1]).shape == (1, 2**21 - 1, 2**10)
 
 
 def scan_forward():

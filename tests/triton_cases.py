@@ -93,6 +93,22 @@ def test_scan_names_the_most_states_it_holds():
         triton_scan.selective_scan(*scan_inputs(1, 2, 3, 33))
 
 
+def test_without_gradients_no_states_are_saved(monkeypatch):
+    saved = []
+    forward = triton_scan.scan_forward
+    monkeypatch.setattr(
+        triton_scan,
+        "scan_forward",
+        lambda *operands, save: saved.append(save) or forward(*operands, save),
+    )
+    inputs = [value.requires_grad_() for value in scan_inputs(1, 9, 5)]
+    with torch.no_grad():
+        quiet = triton_scan.selective_scan(*inputs)
+    loud = triton_scan.selective_scan(*inputs)
+    assert saved == [False, True]
+    assert all(torch.equal(a, b) for a, b in zip(quiet, loud, strict=True))
+
+
 def test_scan_without_an_initial_state_starts_from_zero():
     assert_agree(
         triton_scan.selective_scan, reference.selective_scan_ref, scan_inputs(2, 9, 7)[:-1]

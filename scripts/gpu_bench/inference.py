@@ -58,21 +58,19 @@ def reconstruct(args: argparse.Namespace) -> None:
 
 
 def check_graphs(encoder: Any, probe: Any) -> None:
-    """Stop where a graph writes other tokens than the plain loop on most places.
-
-    In bfloat16 two batch sizes may round a tie differently, after which texts part.
-    """
+    """Stop where graphs write other tokens than the same steps launched one by one."""
     from selmem.encoder import read_state
+    from selmem.probe.graph_decoding import GraphDecoder
 
     for batch in (1, 40):
         state = read_state(encoder, tokens(batch, 16))
         written = probe.reconstruct(state, 24)
-        expected = probe._reconstruct(state.clone(), 24)
-        same = float((written[:, :8] == expected[:, :8]).float().mean())
+        expected = GraphDecoder(probe, lambda work: work).decode(state, 24)
+        same = float((written == expected).float().mean())
         results.setdefault("reconstruct_agreement", {})[f"B={batch}"] = same
-        say(f"  B={batch}: {100 * same:.1f} % of the first tokens as in the plain loop")
-        if same < 0.8:
-            raise SystemExit("WRONG: graphs and plain loop write different texts")
+        say(f"  B={batch}: {100 * same:.1f} % of the tokens as without graphs")
+        if same < 0.99:
+            raise SystemExit("WRONG: with and without graphs the texts differ")
 
 
 def decoding_floor(batch: int) -> float:

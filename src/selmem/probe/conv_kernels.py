@@ -32,10 +32,11 @@ def conv_forward_kernel(
     STRETCH: constexpr, UNROLLED: constexpr, BIAS: constexpr, WINDOW: constexpr,
 ):  # fmt: skip
     """Convolve a stretch of time of BD channels."""
-    d = tl.program_id(0) * BD + tl.arange(0, BD)
+    BLOCKS: tl.constexpr = (CHANNELS + BD - 1) // BD
+    text = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    d = tl.program_id(0) % BLOCKS * BD + tl.arange(0, BD)
     inside = (d < CHANNELS) | (CHANNELS % BD == 0)
     start = tl.program_id(1) * STRETCH
-    text = tl.program_id(2).to(tl.int64)
     x += text * x_text
     y += text * n_tokens * CHANNELS
     if WINDOW:

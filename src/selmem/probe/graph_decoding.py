@@ -48,7 +48,7 @@ def graph_decoder(model: Any) -> "GraphDecoder":
     """
     decoder = _decoders.get(model)
     if decoder is None or not decoder.fits(model):
-        decoder = _decoders[model] = GraphDecoder(model, CudaRecorder())
+        decoder = _decoders[model] = GraphDecoder(model, CudaRecorder(model.device))
     decoder.refresh(model)
     return decoder
 
@@ -65,16 +65,30 @@ def rows_at_a_time(model: Any) -> int:
 
 
 class CudaRecorder:
-    """Records what a function launches as a CUDA graph and returns what replays it."""
+    """Records what a function launches as a CUDA graph and returns what replays it.
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    Args:
+        device: on which it launches.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
+        self._pool: Any = None
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record `work`, which runs not at all; whatever it needs must have run before."""
+        if not self._graphs:
+            # a pool whose graphs are all gone cannot be taken up again
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # other threads may go on using the device
+        recording = torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        )
+        with torch.cuda.device(self._stream.device), recording:
             work()
+        self._graphs.add(graph)
         return graph.replay
 
 
@@ -114,14 +128,13 @@ class GraphDecoder:
 
     def refresh(self, model: Any) -> None:
         """Take over the model's present weights, in place."""
-        ours, theirs = self._backbone.parameters(), model.backbone.parameters()
         with _plain_tensors():
-            for own, value in zip(ours, theirs, strict=True):
-                own.copy_(value)
-            self._head.copy_(model.lm_head.weight)
+            ours = [*self._backbone.parameters(), self._head]
+            theirs = [*model.backbone.parameters(), model.lm_head.weight]
             for layer, present in zip(self._weights, model.backbone.step_weights(), strict=True):
-                for own, value in zip(layer, present, strict=True):
-                    own.copy_(value)
+                ours += layer
+                theirs += present
+            torch._foreach_copy_(ours, theirs)
 
     def decode(self, start: MambaState, max_length: int) -> Tensor:
         """Return what the model writes from `start`, int64, (B, at most max_length).

@@ -41,7 +41,8 @@ def linear_cross_entropy(
     if chunk_tokens is None:
         chunk_tokens = _chunk_tokens(weight.shape[0], dtype, in_place=_in_place(flat.device, dtype))
     with torch.autocast(hidden.device.type, enabled=False):
-        return _apply_linear_cross_entropy(flat, weight, labels.flatten(), chunk_tokens, dtype)
+        operands = (flat, weight) if torch.is_grad_enabled() else (flat.detach(), weight.detach())
+        return _apply_linear_cross_entropy(*operands, labels.flatten(), chunk_tokens, dtype)
 
 
 @torch.no_grad()

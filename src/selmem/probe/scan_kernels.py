@@ -53,8 +53,9 @@ def scan_forward_kernel(
     INITIAL: constexpr, KEEP: constexpr,
 ):  # fmt: skip
     """Walk a text with the state of BD channels in registers."""
-    text = tl.program_id(1).to(tl.int64)
-    d = tl.program_id(0) * BD + tl.arange(0, BD)[None, :]
+    BLOCKS: tl.constexpr = (CHANNELS + BD - 1) // BD
+    text = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    d = tl.program_id(0) % BLOCKS * BD + tl.arange(0, BD)[None, :]
     n = tl.arange(0, N)[:, None]
     inside = (d < CHANNELS) | (CHANNELS % BD == 0)
     dn = d * N + n

@@ -22,8 +22,9 @@ def state_kernel(
     CHANNELS: constexpr, N: constexpr, NP: constexpr, BD: constexpr,
 ):  # fmt: skip
     """Advance the state of BD channels by one token."""
-    text = tl.program_id(1).to(tl.int64)
-    d = tl.program_id(0) * BD + tl.arange(0, BD)
+    BLOCKS: tl.constexpr = (CHANNELS + BD - 1) // BD
+    text = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    d = tl.program_id(0) % BLOCKS * BD + tl.arange(0, BD)
     n = tl.arange(0, NP)[None, :]
     inside = d < CHANNELS
     tile = inside[:, None] & (n < N)
@@ -51,8 +52,9 @@ def window_kernel(
     CHANNELS: constexpr, WIDTH: constexpr, BD: constexpr, BIAS: constexpr,
 ):  # fmt: skip
     """Shift one token into the windows of BD channels and convolve."""
-    text = tl.program_id(1).to(tl.int64)
-    d = tl.program_id(0) * BD + tl.arange(0, BD)
+    BLOCKS: tl.constexpr = (CHANNELS + BD - 1) // BD
+    text = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    d = tl.program_id(0) % BLOCKS * BD + tl.arange(0, BD)
     inside = d < CHANNELS
     place = window + text * (CHANNELS * WIDTH) + d * WIDTH
     newest = tl.load(x + text * x_text + d, mask=inside, other=0.0).to(window.dtype.element_ty)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .conv_kernels import conv_backward_kernel, conv_forward_kernel
-from .triton_runtime import cdiv, rows
+from .triton_runtime import cdiv, on_its_device, rows
 
 MANY_PROGRAMS = 4096
 
@@ -45,7 +45,11 @@ def causal_conv(
 
     x may be a view with strides between rows. Differentiable for every argument.
     """
-    y = _apply_causal_conv(rows(x), weight, bias, initial_window)
+    operands = (rows(x), weight, bias, initial_window)
+    if torch.is_grad_enabled() and any(o is not None and o.requires_grad for o in operands):
+        y = _apply_causal_conv(*operands)
+    else:
+        y = conv_forward(*operands)
     return y, _final_window(x, weight.shape[1], initial_window)
 
 
@@ -78,6 +82,7 @@ class _CausalConv(torch.autograd.Function):
 _apply_causal_conv: Callable[..., Tensor] = _CausalConv.apply
 
 
+@on_its_device
 def conv_forward(
     x: Tensor,
     weight: Tensor,
@@ -89,7 +94,7 @@ def conv_forward(
     tile = _fitting(FORWARD_TILE, *x.shape)
     window = None if initial_window is None else initial_window.contiguous()
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
-    grid = (cdiv(channels, tile.channels), cdiv(n_tokens, tile.stretch), batch)
+    grid = (cdiv(channels, tile.channels) * batch, cdiv(n_tokens, tile.stretch))
     conv_forward_kernel[grid](
         x, weight.contiguous(), bias, window, y, n_tokens, x.stride(0),
         X_ROW=x.stride(1), CHANNELS=channels, WIDTH=weight.shape[1], BD=tile.channels,
@@ -99,6 +104,7 @@ def conv_forward(
     return y
 
 
+@on_its_device
 def conv_backward(
     x: Tensor,
     weight: Tensor,

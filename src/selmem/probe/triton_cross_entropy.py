@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from .cross_entropy_kernels import cross_entropy_kernel
+from .triton_runtime import on_its_device
 
 LARGEST_BLOCK = 4096
 
 
+@on_its_device
 def cross_entropy_(logits: Tensor, labels: Tensor, ignored: int) -> Tensor:
     """Return the loss of each row in nats, float32, (M,), and overwrite logits with its gradient.
 

@@ -4,7 +4,7 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ try:
     import triton
 except ImportError:
     triton = None
+
+_Rest = ParamSpec("_Rest")
+_Result = TypeVar("_Result")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -29,9 +32,33 @@ def jit(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
     return kernel if triton is None else triton.jit(kernel, **options)
 
 
+def on_its_device(
+    launch: Callable[Concatenate[Tensor, _Rest], _Result],
+) -> Callable[Concatenate[Tensor, _Rest], _Result]:
+    """Make the device of the first argument the current one, which is where Triton launches."""
+
+    @functools.wraps(launch)
+    def guarded(first: Tensor, /, *rest: _Rest.args, **options: _Rest.kwargs) -> _Result:
+        with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
+            return launch(first, *rest, **options)
+
+    return guarded
+
+
 def rows(values: Tensor) -> Tensor:
-    """Return `values` (B, T, ...) with its last axis contiguous; views with row strides pass."""
-    return values if values.stride(-1) == 1 or values.shape[-1] == 1 else values.contiguous()
+    """Return `values` (B, T, D) with its last axis contiguous; views with row strides pass.
+
+    Raises:
+        ValueError: for a text so long that 32-bit numbers cannot count its values.
+    """
+    if values.stride(-1) != 1 and values.shape[-1] != 1:
+        values = values.contiguous()
+    if values.shape[1] * values.stride(1) >= 2**31:
+        raise ValueError(
+            f"a text of {values.shape[1]} tokens is too long for the Triton kernels; read it in "
+            "pieces, each from the state after the one before"
+        )
+    return values
 
 
 def cdiv(dividend: int, divisor: int) -> int:

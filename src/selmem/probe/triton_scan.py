@@ -28,7 +28,7 @@ from torch import Tensor
 
 from .scan_kernels import pack_kernel, scan_backward_kernel, scan_forward_kernel
 from .triton_conv import causal_conv
-from .triton_runtime import available, cdiv, rows
+from .triton_runtime import available, cdiv, on_its_device, rows
 from .triton_step import conv_update, selective_state_update
 
 __all__ = [
@@ -85,7 +85,11 @@ def selective_scan(
         A, B, C = (F.pad(part, padding) for part in (A, B, C))
         initial_state = None if initial_state is None else F.pad(initial_state, padding)
     x, dt, B, C, z = (rows(part) for part in (x, dt, B, C, z))
-    y, final_state = _apply_scan(x, dt, A, B, C, D, z, dt_bias, initial_state)
+    operands = (x, dt, A, B, C, D, z, dt_bias, initial_state)
+    if torch.is_grad_enabled() and any(o is not None and o.requires_grad for o in operands):
+        y, final_state = _apply_scan(*operands)
+    else:
+        y, final_state, *_ = _scan(*operands, save=False)
     return y, final_state[..., :n_states]
 
 
@@ -110,18 +114,10 @@ class _SelectiveScan(torch.autograd.Function):
         dt_bias: Tensor,
         initial_state: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        A, D, dt_bias = (part.float().contiguous() for part in (A, D, dt_bias))
-        if initial_state is not None:
-            initial_state = initial_state.float().contiguous()
-        differentiate = any(ctx.needs_input_grad)
-        bc = pack(B, C, pad=TILES[A.shape[1]].save)
-        y, final_state, saved = scan_forward(
-            x, dt, A, bc, D, z, dt_bias, initial_state, save=differentiate
-        )
-        if differentiate:
-            ctx.save_for_backward(x, dt, A, bc, D, z, dt_bias, initial_state, saved)
-            ctx.dtypes = B.dtype, C.dtype
-            ctx.set_materialize_grads(False)
+        y, final_state, *kept = _scan(x, dt, A, B, C, D, z, dt_bias, initial_state, save=True)
+        ctx.save_for_backward(*kept)
+        ctx.dtypes = B.dtype, C.dtype
+        ctx.set_materialize_grads(False)
         return y, final_state
 
     @staticmethod
@@ -141,6 +137,29 @@ class _SelectiveScan(torch.autograd.Function):
 _apply_scan: Callable[..., tuple[Tensor, Tensor]] = _SelectiveScan.apply
 
 
+def _scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    initial_state: Tensor | None,
+    save: bool,
+) -> tuple[Any, ...]:
+    """Return y, the final state, and the first nine arguments of `scan_backward`."""
+    A, D, dt_bias = (part.float().contiguous() for part in (A, D, dt_bias))
+    if initial_state is not None:
+        initial_state = initial_state.float().contiguous()
+    bc = pack(B, C, pad=TILES[A.shape[1]].save)
+    operands = (x, dt, A, bc, D, z, dt_bias, initial_state)
+    y, final_state, saved = scan_forward(*operands, save=save)
+    return (y, final_state, *operands, saved)
+
+
+@on_its_device
 def pack(B: Tensor, C: Tensor, pad: int) -> Tensor:
     """Return B and C side by side in float32, (B * T + pad, 2N), the last `pad` rows zero."""
     batch, n_tokens, n_states = B.shape
@@ -155,6 +174,7 @@ def pack(B: Tensor, C: Tensor, pad: int) -> Tensor:
     return bc
 
 
+@on_its_device
 def scan_forward(
     x: Tensor,
     dt: Tensor,
@@ -174,8 +194,7 @@ def scan_forward(
     final_state = torch.empty(batch, channels, n_states, device=x.device, dtype=torch.float32)
     kept = torch.bfloat16 if x.dtype.itemsize == 2 else torch.float32
     saved = torch.empty(batch, n_saved, channels, n_states, device=x.device, dtype=kept)
-    grid = (cdiv(channels, FORWARD_CHANNELS), batch)
-    scan_forward_kernel[grid](
+    scan_forward_kernel[(cdiv(channels, FORWARD_CHANNELS) * batch,)](
         x, dt, A, bc, D, z, dt_bias, initial_state, y, final_state, saved,
         n_tokens, n_saved, x.stride(0), dt.stride(0), z.stride(0),
         X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1),
@@ -186,6 +205,7 @@ def scan_forward(
     return y, final_state, saved
 
 
+@on_its_device
 def scan_backward(
     x: Tensor,
     dt: Tensor,

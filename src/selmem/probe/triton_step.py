@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .step_kernels import choose_kernel, state_kernel, window_kernel
-from .triton_runtime import cdiv
+from .triton_runtime import cdiv, on_its_device
 
 
+@on_its_device
 def selective_state_update(
     state: Tensor,
     x: Tensor,
@@ -34,7 +35,7 @@ def selective_state_update(
     batch, channels, n_states = state.shape
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
     block = 64
-    state_kernel[(cdiv(channels, block), batch)](
+    state_kernel[(cdiv(channels, block) * batch,)](
         state, x, dt, A.contiguous(), B, C, D, z, dt_bias, y,
         x.stride(0), dt.stride(0), B.stride(0), C.stride(0), z.stride(0),
         CHANNELS=channels, N=n_states, NP=1 << (n_states - 1).bit_length(), BD=block, num_warps=4,
@@ -42,6 +43,7 @@ def selective_state_update(
     return y
 
 
+@on_its_device
 def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Shift x into `window` and convolve; see `selective_scan.conv_update`.
 
@@ -55,13 +57,14 @@ def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) 
     batch, channels, width = window.shape
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
     block = 256
-    window_kernel[(cdiv(channels, block), batch)](
+    window_kernel[(cdiv(channels, block) * batch,)](
         window, x, weight.contiguous(), bias, y, x.stride(0),
         CHANNELS=channels, WIDTH=width, BD=block, BIAS=bias is not None, num_warps=4,
     )  # fmt: skip
     return y
 
 
+@on_its_device
 def choose(
     logits: Tensor, token: Tensor, ended: Tensor, recent: Tensor, slot: Tensor, eos: int
 ) -> None:
