@@ -26,7 +26,7 @@ if [ ! -x "$venv/bin/python" ]; then
   # torch first: a plain `torch` would pull gigabytes of CUDA packages
   $pip --constraint "$constraints" torch
 fi
-$pip --constraint "$constraints" --editable . pytest PyYAML
+$pip --constraint "$constraints" --editable . pytest pytest-timeout
 "$venv/bin/python" - <<'PYTHON'
 from importlib.metadata import version
 
@@ -35,4 +35,5 @@ for name in ("torch", "transformers", "huggingface_hub", "datasets", "evaluate")
 PYTHON
 OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest --quiet \
   tests/test_loopback_hub.py tests/test_publishing.py tests/test_hub.py tests/test_cards.py \
-  tests/test_dataset_staging.py tests/test_verification.py tests/test_hub_roundtrip.py
+  tests/test_card_tables.py tests/test_dataset_staging.py tests/test_metric_on_tables.py \
+  tests/test_verification.py tests/test_hub_roundtrip.py

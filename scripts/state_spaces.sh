@@ -68,6 +68,11 @@ fi
 "$PYTHON" "$scripts/study.py" checkpoint measure-checkpoint --work "$out" --sources $SOURCES \
     --selmem "$SELMEM" ${MINUTES:+--minutes "$MINUTES"} --measure-flags " $measured" \
     --flags --encoder-name "$name" --encoder-revision "$(cat "$out/revision")" $FLAGS
-[ "$dry" = --dry-run ] || $SELMEM report "$out/measured" --out "$out/report"
-"$PYTHON" "$scripts/card_tables.py" "$out/controls" "mamba-$size-probe" --tables "$out/tables"
+tables=$out/controls
+if [ "$dry" != --dry-run ]; then
+    $SELMEM report "$out/measured" --out "$out/report"
+    tables=$out/report
+fi
+"$PYTHON" "$scripts/card_tables.py" "$tables" "mamba-$size-probe" --controls "$out/controls" \
+    --tables "$out/tables"
 echo "done: $out"

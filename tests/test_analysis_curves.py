@@ -133,6 +133,16 @@ def test_controls_stand_beside_oracle_probe_null_and_encoder(measurement):
     assert row["layer"] == -1
 
 
+def test_a_control_of_one_source_has_no_row_over_all_sources():
+    m = loaded(n_documents=12, controls=CONTROLS, sources=("news", "maths"))
+    of_news = (m.tokens["source"] == "news").to_numpy()
+    partly = m.tokens.assign(probe_bits_conv_only=m.tokens["probe_bits_conv_only"].where(of_news))
+    table = control_table(replace(m, tokens=partly), FEW)
+    by_condition = table.groupby("condition")["source"].agg(set)
+    assert by_condition["probe"] == {"news", "maths", "all sources"}
+    assert by_condition["conv_only"] == {"news"}
+
+
 def test_without_a_null_probe_bits_and_controls_still_stand():
     m = loaded(n_documents=12, null_probe=False)
     assert bits_table(m, FEW)["recovered_fraction"].isna().all()

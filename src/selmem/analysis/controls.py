@@ -30,8 +30,8 @@ def control_table(measurement: Measurement, resampling: Resampling) -> pd.DataFr
 
     Columns: condition, layer (-1 where the control is not of one layer), bits, how many more than
     the probe's own (paired), and the recovered fraction 1 - bits / null bits, with intervals, per
-    source and length. Bits above the null probe's mean that the replaced state misleads the probe;
-    they are no floor.
+    source and length. A control that only some sources have has no row over all of them. Bits
+    above the null probe's mean that the replaced state misleads the probe; they are no floor.
     """
     tokens = measurement.tokens.assign(one=1.0, bits_oracle=0.0)
     conditions = {**PLAIN_READERS}
@@ -42,10 +42,13 @@ def control_table(measurement: Measurement, resampling: Resampling) -> pd.DataFr
     tables = []
     for source, length, part in each_group(tokens):
         wide = ratio_table(part, np.zeros(len(part), int), ["all"], ratios, resampling).iloc[0]
-        rows = [_row(wide, name, column) for name, column in conditions.items()]
+        rows = [
+            _row(wide, name, column)
+            for name, column in conditions.items()
+            if part[column].notna().all()
+        ]
         tables.append(pd.DataFrame(rows).assign(source=source, length=length))
     table = pd.concat(tables, ignore_index=True)
-    table = table[table["bits"].notna()].reset_index(drop=True)
     return table.assign(encoder=measurement.encoder, probe=measurement.probe)
 
 
