@@ -10,7 +10,7 @@ from selmem.analysis import analyse
 from selmem.analysis.claims import DOMAINS, TAGS
 from selmem.analysis.evidence import Effect, paper_claims
 from selmem.analysis.frequency import correlation_table
-from selmem.analysis.verdicts import VERDICTS, _verdict, too_short_table, verdict_table
+from selmem.analysis.verdicts import VERDICTS, _verdict, all_lengths, too_short_table, verdict_table
 from selmem.resampling import Resampling
 from synthetic_tables import loaded
 
@@ -162,5 +162,14 @@ def test_one_pass_makes_every_table():
         "calibration", "controls", "edits", "fates", "verdicts",
     }  # fmt: skip
     assert set(tables) - filled == {
-        "models", "pairs", "effects", "coefficients", "support", "too_short"
+        "models", "pairs", "effects", "coefficients", "support", "too_short", "common_words"
     }  # fmt: skip
+
+
+def test_whole_texts_have_rows_only_where_they_say_something():
+    m = loaded(n_documents=12, lengths=(16,))
+    m = replace(m, run={**m.run, "config": {"lengths": [0, 16]}})
+    assert 0 in all_lengths(m)
+    table = verdicts(m)
+    assert set(table["length"]) == {16}
+    assert "not measured" in set(table["verdict"])

@@ -1,5 +1,5 @@
-import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -41,15 +41,11 @@ def test_every_python_block_runs_as_it_stands(hub_with_bundle, tmp_path):
     assert all(line.endswith("bits recovered") for line in bits.splitlines())
 
 
-def test_the_table_of_the_bundled_probe_is_the_committed_evaluation():
-    measured = json.loads((ROOT / "scripts/results/bundle.json").read_text())["lengths"]
-    expected = [
-        f"| {length} | {row['in_place']:.3f} | {row['probe']['accuracy']:.3f} "
-        f"| {row['probe']['bits']:.2f} | {row['null']['bits']:.2f} |"
-        for length, row in measured.items()
-    ]
-    table = README.split("<!-- table: bundle -->")[1].split("<!-- end -->")[0]
-    assert table.strip().splitlines()[2:] == expected
+def test_tables_are_those_of_the_committed_results():
+    script = runpy.run_path(str(ROOT / "scripts/readme_tables.py"))
+    assert script["with_tables"](README) == README
+    assert len(script["bundle_table"]()) == 9
+    assert len(script["trial_table"]()) == 2 + 10
 
 
 def test_every_command_and_flag_of_the_readme_exists():

@@ -31,7 +31,7 @@ def verdict_table(
     """Return the verdicts on the claims of Hossain et al. 2025.
 
     One row per claim, length and model (two models for the claim about size); the length 0 stands
-    for whole texts. Differences are in
+    for whole texts, and is left out where they say nothing of the claim. Differences are in
     fractions and positive where the claim holds. The interval is Holm-adjusted over all tested rows
     of one model. Verdicts: "seen here" (the interval excludes 0, same sign), "opposite here", "not
     seen here" (the interval lies within one point of 0; 0.05 for a correlation), otherwise, and
@@ -85,7 +85,8 @@ def _claim_rows(
     for length, evidence in found.items():
         if claim == "length" and length == min(filter(None, lengths), default=WHOLE_TEXT):
             continue
-        if claim in OF_FIXED_LENGTH and length == WHOLE_TEXT:
+        of_no_use = claim in OF_FIXED_LENGTH or (evidence is None and len(lengths) > 1)
+        if length == WHOLE_TEXT and of_no_use:
             continue
         missing = "not measured"
         if measured and (claim == "position" or length not in measurement.lengths):

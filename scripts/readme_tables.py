@@ -1,0 +1,67 @@
+"""Write the README's tables of results from committed tables.
+
+    python scripts/readme_tables.py
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from selmem.tables import WHOLE_TEXT, read_table
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+
+
+def bundle_table() -> list[str]:
+    """Return what the bundled probe reaches on held-out text, a row a length."""
+    lengths = json.loads((RESULTS / "bundle.json").read_text())["lengths"]
+    return [
+        "| T | in place | forced | bits, probe | bits, null probe |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {length} | {row['in_place']:.3f} | {row['probe']['accuracy']:.3f} "
+            f"| {row['probe']['bits']:.2f} | {row['null']['bits']:.2f} |"
+            for length, row in lengths.items()
+        ),
+    ]
+
+
+def trial_table() -> list[str]:
+    """Return the verdicts at 64 tokens, or on whole texts where a claim has only those."""
+    rows = read_table(RESULTS / "trial" / "verdicts.parquet").to_pylist()
+    tested = [row for row in rows if row["verdict"] != "not measured"]
+    at_64 = {row["claim"]: row for row in tested if row["length"] == 64}
+    whole = {row["claim"]: row for row in tested if row["length"] == WHOLE_TEXT}
+    chosen = whole | at_64
+    return [
+        "| claim | by the paper's measure | by bits not recovered [95 %] | verdict |",
+        "|---|---|---|---|",
+        *(_claim(chosen[name]) for name in dict.fromkeys(row["claim"] for row in tested)),
+    ]
+
+
+def _claim(row: dict[str, Any]) -> str:
+    """Return differences in points, or correlations."""
+    scale, unit = (1, ".2f") if "correlation" in row["measure"] else (100, ".1f")
+    names = ("ours_paper_rule", "ours_controlled", "ci_low", "ci_high")
+    rule, controlled, low, high = (f"{scale * row[name]:+{unit}}" for name in names)
+    return f"| {row['statement']} | {rule} | {controlled} [{low}, {high}] | {row['verdict']} |"
+
+
+def with_tables(text: str) -> str:
+    """Return `text` with its tables made again."""
+    for name, rows in (("bundle", bundle_table()), ("trial", trial_table())):
+        marked = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+        table = "".join(f"{row}\n" for row in rows)
+        text, n_found = marked.subn(lambda m, table=table: m[1] + table + m[2], text)
+        if n_found != 1:
+            raise SystemExit(f"README.md has {n_found} places for the table {name}, expected one")
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
