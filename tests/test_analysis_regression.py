@@ -6,6 +6,7 @@ import pytest
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
 from selmem.analysis.regression import (
+    MODELS,
     _mean_under,
     fit_model,
     marginal_effects,
@@ -150,3 +151,9 @@ def test_a_class_that_is_never_omitted_is_left_out_instead_of_diverging():
     effects = regression_tables(replace(m, words=words)).effects
     assert "ADP" not in set(effects["tag"])
     assert np.isfinite(effects["effect"]).all()
+
+
+def test_a_source_of_which_no_word_is_left_costs_no_model():
+    m = loaded(sources=("news", "code"), n_documents=40)
+    words = m.words.assign(source=m.words["source"].cat.add_categories(["novels"]))
+    assert set(regression_tables(replace(m, words=words)).effects["model"]) == set(MODELS)

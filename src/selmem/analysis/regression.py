@@ -103,7 +103,16 @@ def _subsets(measurement: Measurement, seed: int) -> Iterator[tuple[str, pd.Data
     ):
         usable = _usable_tags(_sampled(part, seed))
         if usable["document"].nunique() >= MIN_DOCUMENTS_TEST and usable["tag"].nunique() > 1:
-            yield name, usable.reset_index(drop=True)
+            yield name, _observed(usable)
+
+
+def _observed(words: pd.DataFrame) -> pd.DataFrame:
+    """Return the words without categories that none of them has; each would be a column of 0."""
+    own = {
+        name: column.cat.remove_unused_categories()
+        for name, column in words.select_dtypes("category").items()
+    }
+    return words.assign(**own).reset_index(drop=True)
 
 
 def _sampled(words: pd.DataFrame, seed: int) -> pd.DataFrame:
