@@ -109,7 +109,7 @@ def _subsets(measurement: Measurement, seed: int) -> Iterator[tuple[str, pd.Data
 def _observed(words: pd.DataFrame) -> pd.DataFrame:
     """Return the words without categories that none of them has; each would be a column of 0."""
     own = {
-        name: column.cat.remove_unused_categories()
+        str(name): column.cat.remove_unused_categories()
         for name, column in words.select_dtypes("category").items()
     }
     return words.assign(**own).reset_index(drop=True)
