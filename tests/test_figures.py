@@ -13,8 +13,9 @@ from selmem.figures import draw_figures, pooled
 from selmem.figures.captions import CAPTIONS
 from selmem.figures.forest import by_length
 from selmem.figures.plans import DRAWN
-from selmem.figures.style import WIDTH, length_name, pick
+from selmem.figures.style import WIDTH, pick
 from selmem.resampling import Resampling
+from selmem.tables import length_name
 from synthetic_tables import CONTROLS, loaded
 
 FEW = Resampling(n_resamples=100, seed=1)

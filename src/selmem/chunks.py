@@ -80,10 +80,21 @@ def tokenize_document(document: Document, tokenizer: PreTrainedTokenizerFast) ->
         verbose=False,
     )
     offsets = np.asarray(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    return _placed(document, tuple(encoding["input_ids"]), offsets)
+
+
+def with_words_of(tokenized: TokenizedDocument, document: Document) -> TokenizedDocument:
+    """Return the tokens with the words of `document`, which has the same text."""
+    return _placed(document, tokenized.token_ids, tokenized.characters)
+
+
+def _placed(
+    document: Document, token_ids: tuple[int, ...], offsets: _IntArray
+) -> TokenizedDocument:
     bounds = np.array([(w.start, w.end) for w in document.words], dtype=np.int64).reshape(-1, 2)
     starts = np.searchsorted(offsets[:, 1], bounds[:, 0], side="right")
     ends = np.searchsorted(offsets[:, 0], bounds[:, 1], side="left")
-    return TokenizedDocument(document, tuple(encoding["input_ids"]), offsets, starts, ends)
+    return TokenizedDocument(document, token_ids, offsets, starts, ends)
 
 
 def cut_chunk(

@@ -23,6 +23,16 @@ WHOLE_TEXT = 0  # as a length: chunks that are a whole text, whatever their toke
 
 _INT_LIST = pa.list_(pa.int32())
 
+
+def length_name(length: int) -> str:
+    """Return what readers see of a length of chunks.
+
+    >>> length_name(16), length_name(WHOLE_TEXT)
+    ('16 tokens', 'whole texts')
+    """
+    return "whole texts" if length == WHOLE_TEXT else f"{length} tokens"
+
+
 CHUNKS = pa.schema(
     [
         ("chunk_id", pa.string()),

@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from selmem.cards.rendering import in_tokens
+from selmem.tables import length_name
 
 TAGS = ["mamba", "state-space-model", "interpretability"]
 
@@ -68,6 +68,6 @@ def _eval_result(row: Mapping[str, Any], context: Mapping[str, Any]) -> EvalResu
         dataset_config="omission",
         metric_type=context["metric_id"],
         # results that differ in nothing but the data's name would replace each other
-        metric_name=f"omission rate (count), {row['source']}, {in_tokens(row['length'])}",
+        metric_name=f"omission rate (count), {row['source']}, {length_name(row['length'])}",
         metric_value=row["count"]["omission_rate"],
     )

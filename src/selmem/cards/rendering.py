@@ -59,15 +59,6 @@ def grouped(count: int) -> str:
     return f"{count:,}"
 
 
-def in_tokens(length: int) -> str:
-    """Return the length of chunks, of which 0 stands for whole texts.
-
-    >>> in_tokens(64), in_tokens(0)
-    ('64 tokens', 'whole texts')
-    """
-    return f"{length} tokens" if length else "whole texts"
-
-
 def file_size(size: int) -> str:
     """Return bytes as kilobytes, or as megabytes from one on.
 

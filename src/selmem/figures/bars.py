@@ -19,12 +19,12 @@ from selmem.figures.style import (
     VERMILLION,
     canvas,
     interval_ends,
-    length_name,
     limits,
     percent,
     pick,
 )
 from selmem.statistics import MIN_DOCUMENTS_INTERVAL
+from selmem.tables import length_name
 
 TAG_NAMES = {"O": "no entity"}
 ROW = 0.29  # inches per bar

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from selmem.figures.style import BLACK, LINES, MARKERS, canvas, interval_ends, length_name
+from selmem.figures.style import BLACK, LINES, MARKERS, canvas, interval_ends
+from selmem.tables import length_name
 
 _PANELS: Mapping[str, str] = {
     "omission_aligned": "omission (points)",

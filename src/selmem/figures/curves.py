@@ -17,10 +17,10 @@ from selmem.figures.style import (
     canvas,
     curve,
     length_axis,
-    length_name,
     percent,
     pick,
 )
+from selmem.tables import length_name
 
 _RETENTION: Mapping[str, str] = {
     "words_recovered": "words recovered (1 - omission, count)",
@@ -31,6 +31,12 @@ _RETENTION: Mapping[str, str] = {
 }
 
 
+def all_words(omission: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `omission` over all whole words under the rule count."""
+    of_all = (omission["scheme"] == "all") & (omission["tag"] == "whole")
+    return omission[of_all & (omission["rule"] == "count")]
+
+
 def retention_by_length(omission: pd.DataFrame, lengths: pd.DataFrame, *, title: str) -> Figure:
     """Draw what comes back against chunk length, under each measure.
 
@@ -39,9 +45,7 @@ def retention_by_length(omission: pd.DataFrame, lengths: pd.DataFrame, *, title:
         lengths: rows of `lengths` of the same source.
         title: of the figure.
     """
-    words = omission[
-        (omission["scheme"] == "all") & (omission["tag"] == "whole") & (omission["rule"] == "count")
-    ]
+    words = all_words(omission)
     words = words.assign(
         words_recovered=1 - words["omission_rate"],
         words_recovered_low=1 - words["ci_high"],
@@ -106,9 +110,7 @@ def recovered_by_model(omission: pd.DataFrame, *, title: str) -> Figure | None:
         omission: rows of `omission` of one source, with the model's name in `model`.
         title: of the figure.
     """
-    words = omission[
-        (omission["scheme"] == "all") & (omission["tag"] == "whole") & (omission["rule"] == "count")
-    ]
+    words = all_words(omission)
     words = words[words["length"] > 0].sort_values("length")
     if words["model"].nunique() < 2:
         return None

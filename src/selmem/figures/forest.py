@@ -20,12 +20,12 @@ from selmem.figures.style import (
     canvas,
     interval_ends,
     keep_in_view,
-    length_name,
     limits,
     percent,
     pick,
     points,
 )
+from selmem.tables import length_name
 
 _ROW = 0.25  # inches per row
 

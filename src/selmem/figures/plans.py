@@ -27,10 +27,7 @@ def _retention(tables: Tables, title: str) -> Figure | None:
 
 
 def _sources(tables: Tables, title: str) -> Figure | None:
-    table = tables["by_source"]
-    table = table[
-        (table["scheme"] == "all") & (table["tag"] == "whole") & (table["rule"] == "count")
-    ]
+    table = curves.all_words(tables["by_source"])
     table = table[table["source"] != POOLED]
     has_bits = table["recovered_fraction"].notna().any()
     name = "recovered_fraction" if has_bits else "retained_over_chance"

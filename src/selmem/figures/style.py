@@ -134,11 +134,6 @@ def pick(values: Iterable[int], most: int = MAX_PANELS) -> list[int]:
     return [ordered[i] for i in places]
 
 
-def length_name(length: int) -> str:
-    """Return "16 tokens", or "whole texts" for 0."""
-    return f"{length} tokens" if length else "whole texts"
-
-
 def length_axis(axes: Axes, lengths: Sequence[int]) -> None:
     """Make x a logarithmic axis of chunk lengths."""
     axes.set_xscale("log", base=2)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selmem.chunks import Chunk
-from selmem.tables import WHOLE_TEXT
+from selmem.tables import length_name
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,3 @@ class Cell:
             end = start + max(1, int((sizes <= batch_tokens).sum()))
             yield slice(start, end)
             start = end
-
-
-def length_name(length: int) -> str:
-    """Return what messages call a length.
-
-    >>> length_name(16), length_name(WHOLE_TEXT)
-    ('16 tokens', 'whole texts')
-    """
-    return "whole texts" if length == WHOLE_TEXT else f"{length} tokens"

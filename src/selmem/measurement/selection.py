@@ -1,14 +1,22 @@
 """What is measured: for every source and length, at most a given number of chunks."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import tee
 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from selmem.annotation import annotate, split_documents
-from selmem.chunks import Chunk, cut_chunk, tokenize_document, whole_text
+from selmem.chunks import (
+    Chunk,
+    TokenizedDocument,
+    cut_chunk,
+    tokenize_document,
+    whole_text,
+    with_words_of,
+)
 from selmem.corpora import parse_source, read_documents
 from selmem.documents import Document
 from selmem.errors import InputError
@@ -177,23 +185,27 @@ def _cut(
     annotator: str,
 ) -> list[Cell]:
     wanted = sorted(set().union(*picks.values()))
+    plain: Iterator[TokenizedDocument] = (
+        tokenize_document(replace(documents[i], words=()), tokenizer) for i in wanted
+    )
     needed = [documents[index] for index in wanted]
     if annotator == "spacy":
-        spans = (_spans(documents[index], index, picks, tokenizer) for index in wanted)
+        plain, ahead = tee(plain)  # the tagger is some documents ahead
+        spans = (_spans(tokens, i, picks) for i, tokens in zip(wanted, ahead, strict=True))
         annotated = annotate(needed, spans=spans)
     else:
         annotated = split_documents(needed)
     chunks: dict[int, list[Chunk]] = {length: [] for length in picks}
     progress = tqdm(
-        zip(wanted, annotated, strict=True),
+        zip(wanted, plain, annotated, strict=True),
         desc=f"annotating {name}",
         unit="document",
         total=len(wanted),
         disable=None,
         leave=False,
     )
-    for index, document in progress:
-        tokenized = tokenize_document(document, tokenizer)
+    for index, tokens, document in progress:
+        tokenized = with_words_of(tokens, document)
         for length, numbers in picks.items():
             chunks[length] += [
                 whole_text(tokenized, tokenizer)
@@ -208,15 +220,10 @@ def _cut(
 
 
 def _spans(
-    document: Document,
-    index: int,
-    picks: dict[int, dict[int, list[int]]],
-    tokenizer: PreTrainedTokenizerFast,
+    tokens: TokenizedDocument, index: int, picks: dict[int, dict[int, list[int]]]
 ) -> list[tuple[int, int]]:
-    """Return the characters of the picked chunks of a document that has no words yet."""
-    if document.words:
-        return []
-    characters = tokenize_document(replace(document, words=()), tokenizer).characters
+    """Return the characters of the picked chunks of a document."""
+    characters = tokens.characters
     return [
         (int(characters[number * size, 0]), int(characters[(number + 1) * size - 1, 1]))
         for length, numbers in picks.items()

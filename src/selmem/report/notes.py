@@ -6,9 +6,8 @@ import pandas as pd
 
 from selmem.analysis.measurements import Measurement
 from selmem.analysis.omission import SCHEMES
-from selmem.figures.style import length_name
 from selmem.statistics import MIN_DOCUMENTS_INTERVAL, MIN_DOCUMENTS_TEST
-from selmem.tables import WHOLE_TEXT
+from selmem.tables import WHOLE_TEXT, length_name
 
 _ANNOTATIONS = {"pos": "parts of speech", "entity": "entities", "kind": "kinds of token"}
 

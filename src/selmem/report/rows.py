@@ -8,8 +8,8 @@ import pandas as pd
 
 from selmem.analysis.measurements import POOLED
 from selmem.figures.bars import TAG_NAMES
-from selmem.figures.style import length_name
 from selmem.report.text import MISSING, interval, number, percent, signed
+from selmem.tables import length_name
 
 SCHEME_TITLES: Mapping[str, str] = {
     "all": "All words",

@@ -6,8 +6,9 @@ import pandas as pd
 
 from selmem.analysis.measurements import POOLED
 from selmem.figures.bars import TAG_NAMES
-from selmem.figures.style import length_name, pick
+from selmem.figures.style import pick
 from selmem.report.text import interval, number
+from selmem.tables import length_name
 
 _NAME_WIDTH, _CELL_WIDTH = 14, 28
 _SCHEMES = {"pos": "part of speech", "entity": "entity"}
