@@ -77,7 +77,9 @@ def prepare(work: Path, corpus: list[str], runs: list[Run]) -> None:
     The GPT-NeoX tokenizer must be put into DIR/tokenizer-neox.
     """
     for name in ("corpus", "corpus-neox"):
-        needed = any(run.settings.get("data") == name for run in runs)
+        needed = any(
+            name in (run.settings.get("data"), run.settings.get("training_corpus")) for run in runs
+        )
         if not needed or (work / name / "store.json").exists():
             continue
         if not corpus:

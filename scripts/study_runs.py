@@ -16,6 +16,7 @@ CAUSAL, CAUSAL_SEEDS, CAUSAL_STEPS = "1m", (0, 1, 2), 7_000
 DEDICATED = (64, 256)  # tokens
 EXTRA_LAYERS = 4
 LENGTHS, CONTROL_LENGTHS = (4, 8, 16, 32, 64, 128, 256), (16, 64, 256)
+CONTROLS = {"lengths": CONTROL_LENGTHS, "controls": True, "training_corpus": "corpus"}
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,8 @@ def measure(sources: list[str]) -> list[Run]:
         models = (f"encoders/{size}", f"probes/{size}", f"nulls/{size}")
         names = ("conv", "ssm", "deep") if size == CONTROLLED else ()
         others = [f"{name}=probes/{size}-{name}" for name in names]
-        controls: dict[str, Any] = {"lengths": CONTROL_LENGTHS, "controls": True, "others": others}
         found.append(measurement(f"measured/{size}", *models, sources, lengths=LENGTHS))
+        controls = {**CONTROLS, "others": others}
         found.append(measurement(f"measured/{size}-controls", *models, sources, **controls))
     variants = [f"{size}-seed{n}" for size, n in product(SEEDED, (1, 2))]
     variants += [f"{CONTROLLED}-deep", *(f"{CONTROLLED}-only{n}" for n in DEDICATED), "4m-neox"]
@@ -201,7 +202,7 @@ def measure_checkpoint(sources: list[str]) -> list[Run]:
     models = ("encoder", "probe", "null-probe")
     return [
         measurement("measured", *models, sources, lengths=LENGTHS),
-        measurement("controls", *models, sources, lengths=CONTROL_LENGTHS, controls=True),
+        measurement("controls", *models, sources, **CONTROLS),
     ]
 
 

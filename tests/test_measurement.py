@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import MambaConfig
 
 import selmem
+from selmem.corpus_building import build_store
 from selmem.encoder import MambaEncoder
 from selmem.errors import InputError
 from selmem.measurement import MeasureConfig, measure, work
@@ -58,6 +60,13 @@ def config(release, corpus, tmp_path_factory):
         batch_tokens=64,
         device="cpu",
     )
+
+
+@pytest.fixture(scope="module")
+def store(release, corpus, tmp_path_factory):
+    """Tokenised text to train on: the same documents, without the held-out ones."""
+    folder = tmp_path_factory.mktemp("store") / "store"
+    return build_store([str(corpus)], load_tokenizer(release.encoder), folder, held_out=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +250,44 @@ def test_controls_exchange_parts_of_the_state(controlled, models):
             bits, _ = forced(probe, chunks[index]["token_ids"], replace(own, conv=conv, ssm=ssm))
             found = [token[f"probe_bits_{name}"] for token in tokens]
             np.testing.assert_allclose(found, bits[:-1], atol=1e-3)
+
+
+def test_mean_states_are_those_of_the_training_corpus(controlled_config, models, store, tmp_path):
+    encoder, probe, _ = models
+    config = replace(
+        controlled_config, training_corpus=store.path, lengths=(16,), out=tmp_path / "out"
+    )
+    found = tables_of(measure(config))
+    starts = store.windows(16, "train").spread(config.max_chunks)
+    texts = [torch.from_numpy(store.tokens[start : start + 16].astype(int)) for start in starts]
+    mean = selmem.read_state(encoder, torch.stack(texts)).map(lambda part: part.mean(1, True))
+    chunk = rows(found["chunks"])[5]
+    own = selmem.read_state(encoder, torch.tensor([chunk["token_ids"]]))
+    conv, ssm = torch.cat([mean.conv[:1], own.conv[1:]]), torch.cat([mean.ssm[:1], own.ssm[1:]])
+    bits, _ = forced(probe, chunk["token_ids"], replace(own, conv=conv, ssm=ssm))
+    tokens = rows(found["tokens"], chunk_id=chunk["chunk_id"])
+    np.testing.assert_allclose(
+        [token["probe_bits_mean_layer_0"] for token in tokens], bits[:-1], atol=1e-3
+    )
+
+
+def test_training_corpora_that_cannot_serve_are_refused(
+    controlled_config, release, corpus, tmp_path
+):
+    config = replace(controlled_config, out=tmp_path / "out")
+    short = tmp_path / "short.jsonl"
+    short.write_text('{"text": "a cat"}\n{"text": "a dog"}\n')
+    short = build_store([str(short)], load_tokenizer(release.encoder), tmp_path / "short").path
+    other = build_store([str(corpus)], byte_level(), tmp_path / "other").path
+    for path, message in (
+        (short, f"no training document of {short} has 4 tokens"),
+        (other, f"{other} was made with a tokenizer of hash"),
+        (tmp_path, f"{tmp_path} is no whole corpus store"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            measure(replace(config, training_corpus=path))
+    with pytest.raises(InputError, match="add controls"):
+        replace(config, training_corpus=tmp_path, controls=False)
 
 
 def test_interrupted_run_continues_and_ends_alike(config, measured, monkeypatch):

@@ -177,6 +177,8 @@ def _add_measure(commands: Any) -> None:
     )
     command.add_argument("--out", required=True, type=Path, help="folder for the tables")
     command.add_argument("--controls", action="store_true", help="also with exchanged state parts")
+    text = "for --controls: mean states are those of this store's training text, not of the chunks"
+    command.add_argument("--training-corpus", type=Path, metavar="STORE", help=text)
     command.add_argument(
         "--max-chunks", type=int, default=2000, help="per source and length (default: 2000)"
     )
@@ -193,13 +195,8 @@ def _add_measure(commands: Any) -> None:
         type=Path,
         help="from `selmem overlap`; documents above --max-overlap are left out",
     )
-    command.add_argument(
-        "--max-overlap",
-        type=float,
-        default=0.1,
-        metavar="SHARE",
-        help="of a document's 13-grams that may stand in the training corpus (default: 0.1)",
-    )
+    text = "of a document's 13-grams that may stand in the training corpus (default: 0.1)"
+    command.add_argument("--max-overlap", type=float, default=0.1, metavar="SHARE", help=text)
     command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     command.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     command.add_argument("--seed", type=_seed, default=0, help="of samples and chance (default: 0)")
@@ -235,6 +232,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         lengths=tuple(arguments.lengths),
         out=arguments.out,
         controls=arguments.controls,
+        training_corpus=arguments.training_corpus,
         max_chunks=arguments.max_chunks,
         batch_tokens=arguments.batch_tokens,
         annotate=arguments.annotate,

@@ -26,6 +26,8 @@ class MeasureConfig:
             most as many tokens as the probes were trained for.
         out: folder for the tables.
         controls: also with parts of the state exchanged; not for whole texts, whose lengths differ.
+        training_corpus: folder of a corpus store; the mean states that stand in for a layer are
+            those of its training documents. Without it, those of the measured chunks.
         max_chunks: most chunks of a source and length.
         batch_tokens: tokens per batch.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
@@ -45,6 +47,7 @@ class MeasureConfig:
     lengths: tuple[int, ...]
     out: Path
     controls: bool = False
+    training_corpus: Path | None = None
     max_chunks: int = 2000
     batch_tokens: int = 4096
     device: str | None = None
@@ -71,6 +74,8 @@ class MeasureConfig:
         for name, least in (("max_chunks", 1), ("batch_tokens", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        if self.training_corpus is not None and not self.controls:
+            raise InputError("training_corpus is for the mean states of the controls; add controls")
         if not 0 <= self.max_overlap <= 1:
             raise InputError(f"max_overlap is {self.max_overlap}, expected a share from 0 to 1")
         for name, choice, known in (

@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from selmem.corpora import parse_source
+from selmem.corpus_store import CorpusStore, open_store
 from selmem.encoder import fingerprint
 from selmem.errors import InputError
 from selmem.measurement.cells import Cell
@@ -25,7 +26,7 @@ from selmem.measurement.scoring import Models
 from selmem.measurement.selection import select_chunks
 from selmem.measurement.work import PARTIAL, MeasurementWork
 from selmem.overlap import read_overlap
-from selmem.tables import config_hash, require_writable, write_text
+from selmem.tables import WHOLE_TEXT, config_hash, require_writable, write_text
 from selmem.tokenization import tokenizer_hash
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def measure(config: MeasureConfig) -> Path:
         dtype=config.dtype,
     )
     max_tokens = require_lengths(models, config.lengths)
-    identity = _identity(config, models, tokenizer)
+    corpus = _training_corpus(config, tokenizer)
+    identity = _identity(config, models, tokenizer, corpus)
     if _is_finished(config.out, identity):
         logger.info("%s is already measured with this configuration", config.out)
         return config.out
@@ -69,7 +71,7 @@ def measure(config: MeasureConfig) -> Path:
         overlaps=None if config.overlap is None else read_overlap(config.overlap),
         max_overlap=config.max_overlap,
     )
-    work = MeasurementWork(config, models, tokenizer, selection.cells, processes)
+    work = MeasurementWork(config, models, tokenizer, selection.cells, processes, corpus)
     if processes.rank == 0:
         write_text(config.out / PARTIAL / CONFIG, json.dumps(identity, indent=2))
     work.run_models()
@@ -90,8 +92,33 @@ def measure(config: MeasureConfig) -> Path:
     return config.out
 
 
+def _training_corpus(
+    config: MeasureConfig, tokenizer: PreTrainedTokenizerFast
+) -> CorpusStore | None:
+    """Return the open store whose mean states are wanted.
+
+    Raises:
+        InputError: a store of another tokenizer, or without a document of a measured length.
+    """
+    if config.training_corpus is None:
+        return None
+    store = open_store(config.training_corpus)
+    if store.tokenizer_hash != tokenizer_hash(tokenizer):
+        raise InputError(
+            f"{store.path} was made with a tokenizer of hash {store.tokenizer_hash}, but the probe "
+            f"has {tokenizer_hash(tokenizer)}; give a store that it or its encoder was trained on"
+        )
+    for length in config.lengths:
+        if length != WHOLE_TEXT and not store.windows(length, "train").total:
+            raise InputError(f"no training document of {store.path} has {length} tokens")
+    return store
+
+
 def _identity(
-    config: MeasureConfig, models: Models, tokenizer: PreTrainedTokenizerFast
+    config: MeasureConfig,
+    models: Models,
+    tokenizer: PreTrainedTokenizerFast,
+    corpus: CorpusStore | None,
 ) -> dict[str, Any]:
     """Return all that decides the numbers: configuration, weights, tokenizer and data."""
     probes = {"probe": models.probe, "null_probe": models.null_probe, **models.others}
@@ -106,6 +133,7 @@ def _identity(
             name: fingerprint(probe) for name, probe in probes.items() if probe is not None
         },
         "tokenizer_hash": tokenizer_hash(tokenizer),
+        "training_corpus": None if corpus is None else corpus.content_hash,
         "file_hashes": {name: _file_hash(path) for name, path in files.items() if path.is_file()},
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from selmem.corpus_store import CorpusStore
 from selmem.frequency import load_frequencies
 from selmem.measurement.cell_tables import Naming, cell_tables
 from selmem.measurement.cells import Cell
@@ -29,6 +30,7 @@ PARTIAL = ".partial"  # folder of an unfinished measurement, inside its output
 TABLES = ("chunks", "reconstructions", "tokens", "words")
 
 Batch = tuple[int, slice]  # number of the cell, and rows in it
+Item = TypeVar("Item")
 
 
 class MeasurementWork:
@@ -40,6 +42,7 @@ class MeasurementWork:
         tokenizer: of the probe.
         cells: all chunks, the same in every process.
         processes: that share the batches.
+        corpus: whose training documents give the mean states; the chunks if None.
     """
 
     def __init__(
@@ -49,9 +52,10 @@ class MeasurementWork:
         tokenizer: PreTrainedTokenizerFast,
         cells: Sequence[Cell],
         processes: Processes,
+        corpus: CorpusStore | None = None,
     ) -> None:
         self.config, self.models, self.tokenizer = config, models, tokenizer
-        self.cells, self.processes = cells, processes
+        self.cells, self.processes, self.corpus = cells, processes, corpus
         key = {"chunks": _digest(cells), "batch_tokens": config.batch_tokens}
         folder = config.out / PARTIAL / config_hash(key)[:16]
         self.partial = PartialResults(folder, pad_id=tokenizer.eos_token_id)
@@ -108,7 +112,7 @@ class MeasurementWork:
             write_table(pa.concat_tables(tables_of_cells), path, metadata=metadata)
 
     def _mean_states(self) -> dict[int, MambaState]:
-        """Return for every length the mean state over all its chunks, of all sources."""
+        """Return for every length the mean state over training text, or over all its chunks."""
         rank, world = self.processes.rank, self.processes.world
         lengths = list(dict.fromkeys(cell.length for cell in self.cells))
         lengths = [length for length in lengths if length != WHOLE_TEXT]
@@ -123,18 +127,25 @@ class MeasurementWork:
     def _sum_states(self, length: int) -> tuple[MambaState, int]:
         shape = self.models.encoder.config
         total, n_chunks = MambaState.zeros(shape, 1, dtype=torch.float64), 0
-        batches = [
-            (number, rows)
-            for number, rows in self._share(self._batches())
-            if self.cells[number].length == length
-        ]
-        with _progress(batches, f"mean states of {length} tokens") as progress:
-            for number, rows in batches:
-                found = sum_states(self.models, self._token_ids(self.cells[number], rows))
-                total = MambaState(total.conv + found.conv, total.ssm + found.ssm)
-                n_chunks += rows.stop - rows.start
-                progress.update(rows.stop - rows.start)
+        texts = list(self._share(self._texts(length)))
+        for token_ids in tqdm(texts, f"mean states of {length} tokens", unit="batch", disable=None):
+            found = sum_states(self.models, token_ids)
+            total = MambaState(total.conv + found.conv, total.ssm + found.ssm)
+            n_chunks += len(token_ids)
         return total, n_chunks
+
+    def _texts(self, length: int) -> Iterator[Tensor]:
+        """Yield batches of the texts of `length` tokens that the mean state is of, (B, T)."""
+        if self.corpus is None:
+            for number, rows in self._batches():
+                if self.cells[number].length == length:
+                    yield self._token_ids(self.cells[number], rows)
+            return
+        starts = self.corpus.windows(length, "train").spread(self.config.max_chunks)
+        size = max(1, self.config.batch_tokens // length)
+        for first in range(0, len(starts), size):
+            places = starts[first : first + size, None] + np.arange(length)
+            yield torch.from_numpy(self.corpus.tokens[places].astype(np.int64))
 
     def _token_ids(self, cell: Cell, rows: slice | npt.NDArray[np.int64]) -> Tensor:
         """Return the texts of a batch, (B, T), filled up with EOS behind them."""
@@ -147,7 +158,7 @@ class MeasurementWork:
             for rows in cell.batches(self.config.batch_tokens):
                 yield number, rows
 
-    def _share(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _share(self, batches: Iterator[Item]) -> Iterator[Item]:
         return islice(batches, self.processes.rank, None, self.processes.world)
 
 
