@@ -1,7 +1,7 @@
 """Plant a known loss, train probes on it, and compare what is measured with the truth.
 
     python scripts/channel_experiment.py --encoder mamba-tiny --corpus corpus --out channel \
-        --flags --cuda-graphs
+        --jobs 6 --flags --cuda-graphs
 
 64 frequent single-token words become independent uniform draws in every text of 16 tokens; the
 encoder reads each of them replaced by one reserved token with probability p; the target keeps the
@@ -11,11 +11,16 @@ Truth at an erased word: which of the 64 it was is lost, so among the class the 
 probe both need 6 bits, 0 are recovered, and 63 of 64 are omitted. At words that were not erased,
 and at all other tokens, the result stays within MARGIN of the one for p = 0, fixed beforehand.
 
-Time and numbers: not yet measured.
+On one H200 the six trainings together take 6 minutes and the measurement 40 seconds. Expected with
+the bundled encoder on its corpus (results/channel): at erased words -0.14 to 0.02 bits recovered
+and 98.2 to 98.4 % omitted; 5.82 to 5.92 bits at the others of the 64; one margin missed, that of
+their omission at p = 0.75 (17.0 %, 12.2 % at p = 0).
 """
 
 import argparse
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
@@ -135,6 +140,15 @@ def trained(args: argparse.Namespace, name: str, erasure: float, condition: str)
     return train(parse_config(TrainConfig, flags, prog="channel_experiment"))
 
 
+def train_all(args: argparse.Namespace) -> list[Path]:
+    """Return the folders of the null probe and of the probe for each erasure probability."""
+    runs = [("null", 0.0, "none"), *((f"probe-{p}", p, "state") for p in ERASURES)]
+    # a process that has used a GPU must not be copied
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+        return [done.result() for done in [pool.submit(trained, args, *run) for run in runs]]
+
+
 def verdicts(rows: dict[str, dict[str, dict[str, float | int]]]) -> list[str]:
     """Return a line for every way in which the measurement misses the truth or the margin."""
     missed = []
@@ -193,12 +207,13 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, help="corpus store")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--max-steps", type=int, default=6000, help="per probe")
-    parser.add_argument("--texts", type=int, default=8192, help="held-out texts")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
+    parser.add_argument("--texts", type=int, default=65536, help="held-out texts")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for each training")
     args = parser.parse_args()
-    null_folder = trained(args, "null", 0.0, "none")
-    folders = {p: trained(args, f"probe-{p}", p, "state") for p in ERASURES}
+    null_folder, *probe_folders = train_all(args)
+    folders = dict(zip(ERASURES, probe_folders, strict=True))
     encoder = load_encoder(args.encoder, device=args.device)
     null = load_probe(null_folder, device=args.device)
     store = open_store(Path(args.corpus))

@@ -44,6 +44,29 @@ def trial_table() -> list[str]:
     ]
 
 
+def channel_table() -> list[str]:
+    """Return what was measured where it is known what was lost, a row an erasure probability."""
+    result = json.loads((RESULTS / "channel" / "channel.json").read_text())
+    names = ("erased", "intact", "other")
+    return [
+        "| erased | bits recovered: erased words | intact words | other tokens "
+        "| omitted: erased words | intact words | other tokens |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {100 * float(p):.0f} % | "
+            + " | ".join(_mean(groups.get(name), "recovered_bits", 1, ".2f") for name in names)
+            + " | "
+            + " | ".join(_mean(groups.get(name), "omission", 100, ".1f", " %") for name in names)
+            + " |"
+            for p, groups in result["rows"].items()
+        ),
+    ]
+
+
+def _mean(row: dict[str, float] | None, key: str, scale: int, form: str, unit: str = "") -> str:
+    return "" if row is None else f"{scale * row[key]:{form}}{unit}"
+
+
 def _claim(row: dict[str, Any]) -> str:
     """Return differences in points, or correlations."""
     scale, unit = (1, ".2f") if "correlation" in row["measure"] else (100, ".1f")
@@ -54,7 +77,8 @@ def _claim(row: dict[str, Any]) -> str:
 
 def with_tables(text: str) -> str:
     """Return `text` with its tables made again."""
-    for name, rows in (("bundle", bundle_table()), ("trial", trial_table())):
+    tables = {"bundle": bundle_table(), "trial": trial_table(), "channel": channel_table()}
+    for name, rows in tables.items():
         marked = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", flags=re.DOTALL)
         table = "".join(f"{row}\n" for row in rows)
         text, n_found = marked.subn(lambda m, table=table: m[1] + table + m[2], text)
