@@ -10,7 +10,8 @@ causal-conv1d for transformers' encoder. Without them these parts are skipped.
 
 Expected time on one H200: about 6 minutes, of which compiling takes one (3 more with the paper's
 code, 1 more with two GPUs).
-Writes scripts/results/bench_gpu.json and prints a table. Times are medians of CUDA events.
+Writes scripts/results/bench_gpu.json and prints a table; what the file holds of other sections,
+from the same kind of GPU and the same versions, stays. Times are medians of CUDA events.
 """
 
 import argparse
@@ -63,6 +64,11 @@ def main() -> None:
         "python": platform.python_version(),
     }
     say(results["machine"])
+    if args.out.exists():
+        before = json.loads(args.out.read_text(encoding="utf-8"))
+        if before["machine"] == results["machine"]:
+            results.update(before)
+    failed: dict[str, str] = {}
     for name in args.sections.split(","):
         say(f"== {name}")
         start = time.perf_counter()
@@ -70,8 +76,9 @@ def main() -> None:
             SECTIONS[name](args)
         except Exception:
             traceback.print_exc()
-            results.setdefault("failed", {})[name] = traceback.format_exc()
+            failed[name] = traceback.format_exc()
         torch.cuda.empty_cache()
+        results["failed"] = failed
         say(f"   ({time.perf_counter() - start:.0f} s)")
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

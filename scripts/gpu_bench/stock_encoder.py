@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import sys
 
 import torch
 from transformers import MambaConfig, MambaForCausalLM
@@ -15,7 +16,8 @@ def version(package: str) -> str | None:
     try:
         __import__(package)
         return importlib.metadata.version(package)
-    except ImportError:
+    except Exception as error:
+        print(f"  {package} cannot be imported: {error!r}", file=sys.stderr)
         return None
 
 
