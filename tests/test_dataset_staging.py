@@ -133,6 +133,42 @@ def test_each_probe_is_a_split_and_controls_that_one_lacks_are_null(tmp_path):
     assert splits[0].tables["tokens"]["probe_bits_conv"].null_count == 16
 
 
+@pytest.fixture
+def halves(tmp_path):
+    """One probe measured in two folders, a source each, and the rates over both beside them."""
+    whole = write_measured(tmp_path / "whole")
+    for folder, source in (("a", OPEN), ("b", CLOSED)):
+        for name in set(SCHEMAS) - {"omission"}:
+            table = read_table(whole / f"{name}.parquet")
+            part = table.filter(pc.starts_with(table["chunk_id"], source))
+            if source == OPEN and name == "tokens":
+                part = part.drop_columns(["probe_bits_conv"])
+            write_table(part, tmp_path / "halves" / folder / f"{name}.parquet", metadata={})
+    rates = read_table(whole / "omission.parquet")
+    write_table(rates, tmp_path / "halves/omission.parquet", metadata={})
+    return tmp_path / "halves"
+
+
+def test_folders_of_one_probe_are_one_split(halves, staged, tmp_path):
+    [split] = stage_tables(halves, "selmem", tmp_path / "joined")
+    [whole], _ = staged
+    assert split.name == whole.name
+    for name in SCHEMAS:
+        assert split.tables[name].num_rows == whole.tables[name].num_rows
+    assert split.tables["chunks"].equals(whole.tables["chunks"])
+    assert split.tables["omission"].equals(whole.tables["omission"])
+    assert split.tables["tokens"]["probe_bits_conv"].null_count == 16  # those of source a
+
+
+def test_folders_of_one_probe_need_common_rates_and_different_chunks(halves, tmp_path):
+    (halves / "omission.parquet").unlink()
+    with pytest.raises(InputError, match=rf"selmem report {halves}/a {halves}/b --out {halves}`"):
+        stage_tables(halves, "selmem", tmp_path / "joined")
+    write_measured(halves / "c")
+    with pytest.raises(InputError, match=r"two of them hold chunk gsm8k/a/4/0"):
+        stage_tables(halves, "selmem", tmp_path / "joined")
+
+
 def test_wrong_tables_are_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"nor a folder in it has reconstructions\.parquet"):
         stage_tables(tmp_path / "nothing", "selmem", tmp_path / "staged")

@@ -19,21 +19,24 @@ def stage_tables(path: Path, namespace: str, out: Path) -> list[Split]:
     """Write the publishable part of measured tables to `out`/data/TABLE/SPLIT.parquet.
 
     Args:
-        path: a folder with the five tables of one probe, or a folder of such folders.
+        path: a folder with the five tables of one probe, or a folder of such folders. Where several
+            of these measure one probe, its rates are those of omission.parquet in `path` itself.
         namespace: owner of the dataset on the Hub; models measured from a local folder are named
             after it and that folder.
         out: the staged folder.
 
     Raises:
-        InputError: a table is absent, has other columns than it should, or holds two probes.
+        InputError: a table is absent, has other columns than it should, or holds two probes; two
+            folders hold the same chunk of one probe.
     """
-    named = {}
+    folders: dict[str, list[Path]] = {}
     for folder in _measured_folders(path):
-        tables = _with_hub_ids(_read_all(folder), namespace)
-        name = _split_name(tables["reconstructions"], folder)
-        if name in named:
-            raise InputError(f"{folder} measures a probe that another folder measured: {name}")
-        named[name] = publishable(tables)
+        written = _read(folder / "reconstructions.parquet")
+        folders.setdefault(_split_name(written, folder), []).append(folder)
+    named = {
+        name: publishable(_with_hub_ids(_read_joined(parts, path), namespace))
+        for name, parts in folders.items()
+    }
     _align_columns(list(named.values()))
     metadata = _public_metadata(path)
     return [
@@ -53,17 +56,50 @@ def _measured_folders(path: Path) -> list[Path]:
     return found
 
 
-def _read_all(folder: Path) -> Tables:
-    tables = {}
-    for name, schema in SCHEMAS.items():
-        table = read_table(folder / f"{name}.parquet")
-        absent = [field.name for field in schema if field.name not in table.schema.names]
-        if absent:
-            raise InputError(f"{folder / name}.parquet has no column {', '.join(absent)}")
-        extra = [field for field in table.schema if field.name not in schema.names]
-        whole = pa.schema([*schema, *extra])
-        tables[name] = table.select(whole.names).cast(whole)
+def _read_joined(folders: Sequence[Path], path: Path) -> Tables:
+    """Return the tables of one probe, measured in `folders` of `path`."""
+    if len(folders) == 1:
+        return {name: _read(folders[0] / f"{name}.parquet") for name in SCHEMAS}
+    tables = {
+        name: pa.concat_tables(
+            [_read(folder / f"{name}.parquet") for folder in folders], promote_options="default"
+        )
+        for name in SCHEMAS
+        if name != "omission"
+    }
+    if repeated := _first_repeated(tables["chunks"]["chunk_id"]):
+        raise InputError(
+            f"{', '.join(map(str, folders))} measure one probe, and two of them hold chunk "
+            f"{repeated}; leave one out"
+        )
+    if not (path / "omission.parquet").is_file():
+        raise InputError(
+            f"{len(folders)} folders in {path} measure one probe; write its rates over all of them "
+            f"with `selmem report {' '.join(map(str, folders))} --out {path}`"
+        )
+    rates = _read(path / "omission.parquet")
+    tables["omission"] = rates.filter(
+        pc.equal(rates["probe"], tables["reconstructions"]["probe"][0])
+    )
     return tables
+
+
+def _first_repeated(values: pa.ChunkedArray) -> str | None:
+    counts = pc.value_counts(values)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    return str(repeated[0]) if len(repeated) else None
+
+
+def _read(file: Path) -> pa.Table:
+    """Return a table with the columns of its schema first."""
+    schema = SCHEMAS[file.stem]
+    table = read_table(file)
+    absent = [field.name for field in schema if field.name not in table.schema.names]
+    if absent:
+        raise InputError(f"{file} has no column {', '.join(absent)}")
+    extra = [field for field in table.schema if field.name not in schema.names]
+    whole = pa.schema([*schema, *extra])
+    return table.select(whole.names).cast(whole)
 
 
 def _with_hub_ids(tables: Tables, namespace: str) -> Tables:
