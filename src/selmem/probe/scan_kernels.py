@@ -34,74 +34,118 @@ def pack_kernel(
 
 
 @jit
-def _step(h, x, dt, z, b_map, c_map, a, skip, bias):
-    """Advance the state (N, BD) by one token; also return the gated output (1, BD)."""
+def _step(h, x, dt, b_map, c_map, a, skip, bias):
+    """Advance the state (N, BD) by one token; return it and the output (1, BD) without its gate."""
     x = x.to(tl.float32)
-    z = z.to(tl.float32)
     delta = softplus(dt.to(tl.float32) + bias)
     h = tl.exp2(delta * a) * h + (delta * x) * b_map
-    y = tl.sum(h * c_map, 0, keep_dims=True) + skip * x
-    return h, y * z * sigmoid(z)
+    return h, tl.sum(h * c_map, 0, keep_dims=True) + skip * x
 
 
 @jit(do_not_specialize=["n_tokens", "n_saved"])
 def scan_forward_kernel(
-    x, dt, a_matrix, bc, skip_weight, z, dt_bias, initial, y, final, saved,
+    x, dt, a_matrix, bc, skip_weight, z, dt_bias, initial, y, final, saved, scanned,
     n_tokens, n_saved, x_text, dt_text, z_text,
     X_ROW: constexpr, DT_ROW: constexpr, Z_ROW: constexpr,
-    CHANNELS: constexpr, N: constexpr, BD: constexpr, SAVE: constexpr,
-    INITIAL: constexpr, KEEP: constexpr,
+    CHANNELS: constexpr, N: constexpr, BD: constexpr, DR: constexpr,
+    SAVE: constexpr, UNROLLED: constexpr,
+    INITIAL: constexpr, KEEP: constexpr, KEEP_SCANNED: constexpr,
 ):  # fmt: skip
-    """Walk a text with the state of BD channels in registers."""
-    BLOCKS: tl.constexpr = (CHANNELS + BD - 1) // BD
+    """Walk a text with the states of DR blocks of BD channels in registers."""
+    BLOCKS: tl.constexpr = (CHANNELS + BD * DR - 1) // (BD * DR)
     text = (tl.program_id(0) // BLOCKS).to(tl.int64)
-    d = tl.program_id(0) % BLOCKS * BD + tl.arange(0, BD)[None, :]
     n = tl.arange(0, N)[:, None]
-    inside = (d < CHANNELS) | (CHANNELS % BD == 0)
-    dn = d * N + n
-    a = tl.load(a_matrix + dn, mask=inside, other=0.0) * 1.4426950408889634
-    skip = tl.load(skip_weight + d, mask=inside, other=0.0)
-    bias = tl.load(dt_bias + d, mask=inside, other=0.0)
-    if INITIAL:
-        h = tl.load(initial + text * (CHANNELS * N) + dn, mask=inside, other=0.0)
-    else:
-        h = tl.zeros([N, BD], tl.float32)
+    ds = ()
+    masks = ()
+    rates = ()
+    skips = ()
+    biases = ()
+    hs = ()
+    for r in tl.static_range(DR):
+        d = tl.program_id(0) % BLOCKS * (BD * DR) + r * BD + tl.arange(0, BD)[None, :]
+        inside = (d < CHANNELS) | (CHANNELS % (BD * DR) == 0)
+        a = tl.load(a_matrix + d * N + n, mask=inside, other=0.0) * 1.4426950408889634
+        ds = ds + (d,)
+        masks = masks + (inside,)
+        rates = rates + (a,)
+        skips = skips + (tl.load(skip_weight + d, mask=inside, other=0.0),)
+        biases = biases + (tl.load(dt_bias + d, mask=inside, other=0.0),)
+        if INITIAL:
+            start = initial + text * (CHANNELS * N)
+            hs = hs + (tl.load(start + d * N + n, mask=inside, other=0.0),)
+        else:
+            hs = hs + (tl.zeros([N, BD], tl.float32),)
     x += text * x_text
     dt += text * dt_text
     z += text * z_text
     y += text * n_tokens * CHANNELS
+    scanned += text * n_tokens * CHANNELS
     bc += text * n_tokens * (2 * N)
+    saved += text * n_saved * (CHANNELS * N)
 
-    full = n_tokens // SAVE
+    full = n_tokens // UNROLLED
     for chunk in range(full):
-        t = chunk * SAVE
+        t = chunk * UNROLLED
         xs = ()
         dts = ()
         zs = ()
         # all loads of a chunk come before its first store, which they could not pass
-        for k in tl.static_range(SAVE):
-            xs = xs + (tl.load(x + (t * X_ROW + k * X_ROW) + d, mask=inside, other=0.0),)
-            dts = dts + (tl.load(dt + (t * DT_ROW + k * DT_ROW) + d, mask=inside, other=0.0),)
-            zs = zs + (tl.load(z + (t * Z_ROW + k * Z_ROW) + d, mask=inside, other=0.0),)
-        for k in tl.static_range(SAVE):
+        for k in tl.static_range(UNROLLED):
+            for r in tl.static_range(DR):
+                x_t = x + (t * X_ROW + k * X_ROW) + ds[r]
+                dt_t = dt + (t * DT_ROW + k * DT_ROW) + ds[r]
+                z_t = z + (t * Z_ROW + k * Z_ROW) + ds[r]
+                xs = xs + (tl.load(x_t, mask=masks[r], other=0.0),)
+                dts = dts + (tl.load(dt_t, mask=masks[r], other=0.0),)
+                zs = zs + (tl.load(z_t, mask=masks[r], other=0.0),)
+        for k in tl.static_range(UNROLLED):
+            if KEEP:
+                if k % SAVE == 0:
+                    state = saved + (chunk * (UNROLLED // SAVE) + k // SAVE) * (CHANNELS * N)
+                    for r in tl.static_range(DR):
+                        h = hs[r].to(saved.dtype.element_ty)
+                        tl.store(state + ds[r] * N + n, h, mask=masks[r])
             bc_row = bc + (t * (2 * N) + k * (2 * N)) + n
             b_map, c_map = tl.load(bc_row), tl.load(bc_row + N)
-            h, out = _step(h, xs[k], dts[k], zs[k], b_map, c_map, a, skip, bias)
-            row = y + (t * CHANNELS + k * CHANNELS) + d
-            tl.store(row, out.to(y.dtype.element_ty), mask=inside)
+            new = ()
+            for r in tl.static_range(DR):
+                h, out = _step(
+                    hs[r], xs[k * DR + r], dts[k * DR + r], b_map, c_map,
+                    rates[r], skips[r], biases[r],
+                )  # fmt: skip
+                new = new + (h,)
+                row = (t * CHANNELS + k * CHANNELS) + ds[r]
+                gate = zs[k * DR + r].to(tl.float32)
+                gated = out * gate * sigmoid(gate)
+                tl.store(y + row, gated.to(y.dtype.element_ty), mask=masks[r])
+                if KEEP_SCANNED:
+                    tl.store(scanned + row, out.to(scanned.dtype.element_ty), mask=masks[r])
+            hs = new
+    for t in range(full * UNROLLED, n_tokens):
         if KEEP:
-            if chunk < n_saved:
-                place = saved + (text * n_saved + chunk) * (CHANNELS * N) + dn
-                tl.store(place, h.to(saved.dtype.element_ty), mask=inside)
-    for t in range(full * SAVE, n_tokens):
-        x_t = tl.load(x + t * X_ROW + d, mask=inside, other=0.0)
-        dt_t = tl.load(dt + t * DT_ROW + d, mask=inside, other=0.0)
-        z_t = tl.load(z + t * Z_ROW + d, mask=inside, other=0.0)
+            if t % SAVE == 0:
+                for r in tl.static_range(DR):
+                    tl.store(
+                        saved + (t // SAVE) * (CHANNELS * N) + ds[r] * N + n,
+                        hs[r].to(saved.dtype.element_ty), mask=masks[r],
+                    )  # fmt: skip
         bc_row = bc + t * (2 * N) + n
         b_map, c_map = tl.load(bc_row), tl.load(bc_row + N)
-        h, out = _step(h, x_t, dt_t, z_t, b_map, c_map, a, skip, bias)
-        tl.store(y + t * CHANNELS + d, out.to(y.dtype.element_ty), mask=inside)
-    tl.store(final + text * (CHANNELS * N) + dn, h, mask=inside)
+        new = ()
+        for r in tl.static_range(DR):
+            x_t = tl.load(x + t * X_ROW + ds[r], mask=masks[r], other=0.0)
+            dt_t = tl.load(dt + t * DT_ROW + ds[r], mask=masks[r], other=0.0)
+            gate = tl.load(z + t * Z_ROW + ds[r], mask=masks[r], other=0.0).to(tl.float32)
+            h, out = _step(hs[r], x_t, dt_t, b_map, c_map, rates[r], skips[r], biases[r])
+            new = new + (h,)
+            row = t * CHANNELS + ds[r]
+            gated = out * gate * sigmoid(gate)
+            tl.store(y + row, gated.to(y.dtype.element_ty), mask=masks[r])
+            if KEEP_SCANNED:
+                tl.store(scanned + row, out.to(scanned.dtype.element_ty), mask=masks[r])
+        hs = new
+    for r in tl.static_range(DR):
+        tl.store(final + text * (CHANNELS * N) + ds[r] * N + n, hs[r], mask=masks[r])
 
 
 @jit
@@ -173,17 +217,35 @@ def _spread(part, lane, DL: constexpr, STEPS: constexpr):
     return part
 
 
-@jit(do_not_specialize=["batch", "texts", "n_tokens", "padded", "n_saved"])
+@jit
+def _rows(
+    x, dt, z, dy, scanned, t, ok, d, lane,
+    X_ROW: constexpr, DT_ROW: constexpr, Z_ROW: constexpr, DY_ROW: constexpr, CHANNELS: constexpr,
+    SCANNED: constexpr,
+):  # fmt: skip
+    """Load what depends on channel and time for the steps from t on, one in each group of lanes."""
+    x_m = tl.load(x + t * X_ROW + (d + lane * X_ROW), mask=ok, other=0.0)
+    z_m = tl.load(z + t * Z_ROW + (d + lane * Z_ROW), mask=ok, other=0.0)
+    dy_m = tl.load(dy + t * DY_ROW + (d + lane * DY_ROW), mask=ok, other=0.0)
+    dt_m = tl.load(dt + t * DT_ROW + (d + lane * DT_ROW), mask=ok, other=0.0)
+    if SCANNED:
+        y_m = tl.load(scanned + t * CHANNELS + (d + lane * CHANNELS), mask=ok, other=0.0)
+    else:
+        y_m = x_m
+    return x_m, z_m, dy_m, dt_m, y_m
+
+
+@jit(do_not_specialize=["batch", "texts", "n_tokens", "n_saved"])
 def scan_backward_kernel(
-    x, dt, a_matrix, bc, skip_weight, z, dt_bias, initial, saved, dy, dfinal,
+    x, dt, a_matrix, bc, skip_weight, z, dt_bias, saved, scanned, dy, dfinal,
     dx, ddt, dz, dbc, da_matrix, dskip, dbias, dinitial,
-    batch, texts, n_tokens, padded, n_saved, one, x_text, dt_text, z_text, dy_text,
+    batch, texts, n_tokens, n_saved, one, x_text, dt_text, z_text, dy_text,
     X_ROW: constexpr, DT_ROW: constexpr, Z_ROW: constexpr, DY_ROW: constexpr,
     CHANNELS: constexpr, N: constexpr, NL: constexpr, DL: constexpr,
-    DR: constexpr, HISTORY: constexpr, SAVE: constexpr,
-    INITIAL: constexpr, FINAL: constexpr, INITIAL_GRADIENT: constexpr,
+    DR: constexpr, HISTORY: constexpr, HOLD: constexpr, AHEAD: constexpr,
+    SCANNED: constexpr, FINAL: constexpr, INITIAL_GRADIENT: constexpr,
 ):  # fmt: skip
-    """Walk a text backward, HISTORY steps at a time, from states that were saved."""
+    """Walk a text backward, HISTORY steps at a time, each time from a state that was saved."""
     NR: tl.constexpr = N // NL
     BD: tl.constexpr = DL * DR
     GROUPS: tl.constexpr = HISTORY // NL
@@ -214,93 +276,100 @@ def scan_backward_kernel(
             carry = tl.load(dfinal + text * (CHANNELS * N) + dn, mask=inside, other=0.0)
         else:
             carry = tl.zeros([NL, DL, DR, NR], tl.float32)
-        for back in range(padded // HISTORY):
-            part = padded // HISTORY - 1 - back
-            t = part * HISTORY
-            number = part // (SAVE // HISTORY)
-            if number > 0:
-                state = saved + (text * n_saved + (number - 1)) * (CHANNELS * N)
-                h = tl.load(state + dn, mask=inside, other=0.0).to(tl.float32)
-            else:
-                if INITIAL:
-                    h = tl.load(initial + text * (CHANNELS * N) + dn, mask=inside, other=0.0)
-                else:
-                    h = tl.zeros([NL, DL, DR, NR], tl.float32)
-            x_rows = x + text * x_text
-            dt_rows = dt + text * dt_text
-            bc_rows = bc + text * n_tokens * (2 * N)
-            if SAVE > HISTORY:
-                for step in range(number * SAVE, t, NL):
-                    x_m = tl.load(
-                        x_rows + step * X_ROW + (d + lane * X_ROW), mask=inside_all, other=0.0
-                    )
-                    dt_m = tl.load(
-                        dt_rows + step * DT_ROW + (d + lane * DT_ROW), mask=inside_all, other=0.0
-                    )
-                    delta = softplus(dt_m.to(tl.float32) + bias)
-                    u = delta * x_m.to(tl.float32)
-                    for k in tl.static_range(NL):
-                        b_map = tl.load(bc_rows + (step * (2 * N) + k * (2 * N)) + n_all)
-                        h = (
-                            tl.exp2(_at(delta, k, NL, DL, DR) * a) * h
-                            + _at(u, k, NL, DL, DR) * b_map
-                        )
-            x_rows += t * X_ROW
-            dt_rows += t * DT_ROW
-            z_rows = z + text * z_text + t * Z_ROW
-            dy_rows = dy + text * dy_text + t * DY_ROW
-            bc_rows += t * (2 * N)
-            dbc_rows = dbc + ((text * tl.num_programs(0) + tl.program_id(0)) * padded + t) * (2 * N)
-            out_rows = (text * n_tokens + t) * CHANNELS
+        x_rows = x + text * x_text
+        dt_rows = dt + text * dt_text
+        z_rows = z + text * z_text
+        dy_rows = dy + text * dy_text
+        out_rows = text * n_tokens * CHANNELS
+        states = saved + text * n_saved * (CHANNELS * N) + dn
+        if AHEAD:
+            state = tl.load(states + (n_saved - 1) * (CHANNELS * N), mask=inside, other=0.0)
+            rows = ()
+            for m in tl.static_range(GROUPS):
+                t_m = (n_saved - 1) * HISTORY + m * NL
+                rows = rows + _rows(
+                    x_rows, dt_rows, z_rows, dy_rows, scanned + out_rows, t_m,
+                    inside_all & (t_m + lane < n_tokens), d, lane,
+                    X_ROW, DT_ROW, Z_ROW, DY_ROW, CHANNELS, SCANNED,
+                )  # fmt: skip
+        for back in range(n_saved):
+            number = n_saved - 1 - back
+            t = number * HISTORY
+            if not AHEAD:
+                state = tl.load(states + number * (CHANNELS * N), mask=inside, other=0.0)
+                rows = ()
+                for m in tl.static_range(GROUPS):
+                    rows = rows + _rows(
+                        x_rows, dt_rows, z_rows, dy_rows, scanned + out_rows, t + m * NL,
+                        inside_all & (t + m * NL + lane < n_tokens), d, lane,
+                        X_ROW, DT_ROW, Z_ROW, DY_ROW, CHANNELS, SCANNED,
+                    )  # fmt: skip
+            h = state.to(tl.float32)
+            bc_rows = bc + text * n_tokens * (2 * N) + t * (2 * N)
+            dbc_rows = (text * tl.num_programs(0) + tl.program_id(0)) * n_saved + number
+            dbc_rows = dbc + dbc_rows * (HISTORY * 2 * N)
             there = ()
             xs = ()
             zs = ()
             dys = ()
             deltas = ()
             slopes = ()
+            scans = ()
             for m in tl.static_range(GROUPS):
                 ok = inside_all & (t + m * NL + lane < n_tokens)
-                x_m = tl.load(x_rows + (d + lane * X_ROW) + m * NL * X_ROW, mask=ok, other=0.0)
-                z_m = tl.load(z_rows + (d + lane * Z_ROW) + m * NL * Z_ROW, mask=ok, other=0.0)
-                dy_m = tl.load(dy_rows + (d + lane * DY_ROW) + m * NL * DY_ROW, mask=ok, other=0.0)
-                dt_m = tl.load(dt_rows + (d + lane * DT_ROW) + m * NL * DT_ROW, mask=ok, other=0.0)
                 there = there + (ok,)
-                xs = xs + (x_m.to(tl.float32),)
-                zs = zs + (z_m.to(tl.float32),)
-                dys = dys + (dy_m.to(tl.float32),)
-                v = dt_m.to(tl.float32) + bias
+                xs = xs + (rows[5 * m].to(tl.float32),)
+                zs = zs + (rows[5 * m + 1].to(tl.float32),)
+                dys = dys + (rows[5 * m + 2].to(tl.float32),)
+                v = rows[5 * m + 3].to(tl.float32) + bias
+                scans = scans + (rows[5 * m + 4].to(tl.float32),)
                 # past the end a step of size 0 leaves the state and its gradient as they are
                 deltas = deltas + (tl.where(ok, softplus(v), 0.0),)
                 slopes = slopes + (sigmoid(v),)
+            if AHEAD:
+                # loads for the part that comes next; the last part loads its own once more
+                before_number = tl.maximum(number - 1, 0)
+                state = tl.load(states + before_number * (CHANNELS * N), mask=inside, other=0.0)
+                rows = ()
+                for m in tl.static_range(GROUPS):
+                    t_m = before_number * HISTORY + m * NL
+                    rows = rows + _rows(
+                        x_rows, dt_rows, z_rows, dy_rows, scanned + out_rows, t_m,
+                        inside_all & (t_m + lane < n_tokens), d, lane,
+                        X_ROW, DT_ROW, Z_ROW, DY_ROW, CHANNELS, SCANNED,
+                    )  # fmt: skip
             before = ()
+            decays = ()
             dy_scan = ()
             for m in tl.static_range(GROUPS):
                 gate = sigmoid(zs[m])
                 dy_m = dys[m] * zs[m] * gate
                 u = deltas[m] * xs[m]
+                out_row = out_rows + t * CHANNELS + (d + lane * CHANNELS) + m * NL * CHANNELS
                 for k in tl.static_range(NL):
                     bc_row = bc_rows + (m * NL + k) * (2 * N) + n_all
                     before = before + (h,)
-                    h = tl.exp2(_at(deltas[m], k, NL, DL, DR) * a) * h + _at(
-                        u, k, NL, DL, DR
-                    ) * tl.load(bc_row)
-                    y_k = tl.sum(h * tl.load(bc_row + N), 3, keep_dims=True)
-                    if k == 0:
-                        y1, y2, y4 = y_k, y_k, y_k
-                    y_m, y1, y2, y4 = _fold_step(y_k, y1, y2, y4, lane, k, True, NL, 0)
+                    decay = tl.exp2(_at(deltas[m], k, NL, DL, DR) * a)
+                    if HOLD:
+                        decays = decays + (decay,)
+                    h = decay * h + _at(u, k, NL, DL, DR) * tl.load(bc_row)
+                    if not SCANNED:
+                        y_k = tl.sum(h * tl.load(bc_row + N), 3, keep_dims=True)
+                        if k == 0:
+                            y1, y2, y4 = y_k, y_k, y_k
+                        y_m, y1, y2, y4 = _fold_step(y_k, y1, y2, y4, lane, k, True, NL, 0)
                     dc_k = tl.sum(h * _at(dy_m, k, NL, DL, DR), 2, keep_dims=True)
                     if m * NL + k == 0:
                         s1, s2, s4 = dc_k, dc_k, dc_k
                     dc, s1, s2, s4 = _fold_step(
                         dc_k, s1, s2, s4, channel_lane, m * NL + k, True, HISTORY, 1
                     )
-                y_m += skip * xs[m]
+                if SCANNED:
+                    y_m = scans[m]
+                else:
+                    y_m += skip * xs[m]
                 dz_m = dys[m] * y_m * gate * (1.0 + zs[m] * (1.0 - gate))
-                tl.store(
-                    dz + out_rows + (d + lane * CHANNELS) + m * NL * CHANNELS,
-                    dz_m.to(dz.dtype.element_ty),
-                    mask=there[m],
-                )
+                tl.store(dz + out_row, dz_m.to(dz.dtype.element_ty), mask=there[m])
                 dskip_sum += dy_m * xs[m]
                 dy_scan = dy_scan + (dy_m,)
             tl.store(dbc_rows + N + of_step, _spread(dc, channel_lane, DL, HISTORY), mask=first)
@@ -309,6 +378,7 @@ def scan_backward_kernel(
                 delta = deltas[m] * one
                 dy_m = dy_scan[m] * one
                 u = delta * xs[m]
+                out_row = out_rows + t * CHANNELS + (d + lane * CHANNELS) + m * NL * CHANNELS
                 for k in tl.static_range(NL - 1, -1, -1):
                     bc_row = bc_rows + (m * NL + k) * (2 * N) + n_all
                     delta_k = _at(delta, k, NL, DL, DR)
@@ -319,7 +389,10 @@ def scan_backward_kernel(
                     db, s1, s2, s4 = _fold_step(
                         db_k, s1, s2, s4, channel_lane, m * NL + k, False, HISTORY, 1
                     )
-                    carry = dh * tl.exp2(delta_k * a)
+                    if HOLD:
+                        carry = dh * decays[m * NL + k]
+                    else:
+                        carry = dh * tl.exp2(delta_k * a)
                     through = carry * before[m * NL + k]
                     da += delta_k * through
                     du_k = tl.sum(dh * tl.load(bc_row), 3, keep_dims=True)
@@ -334,16 +407,8 @@ def scan_backward_kernel(
                 ddt_m = (du_m * xs[m] + ddelta_m * 0.6931471805599453) * slopes[m]
                 ddt_m = tl.where(there[m], ddt_m, 0.0)
                 dbias_sum += ddt_m
-                tl.store(
-                    dx + out_rows + (d + lane * CHANNELS) + m * NL * CHANNELS,
-                    dx_m.to(dx.dtype.element_ty),
-                    mask=there[m],
-                )
-                tl.store(
-                    ddt + out_rows + (d + lane * CHANNELS) + m * NL * CHANNELS,
-                    ddt_m.to(ddt.dtype.element_ty),
-                    mask=there[m],
-                )
+                tl.store(dx + out_row, dx_m.to(dx.dtype.element_ty), mask=there[m])
+                tl.store(ddt + out_row, ddt_m.to(ddt.dtype.element_ty), mask=there[m])
             tl.store(dbc_rows + of_step, _spread(db, channel_lane, DL, HISTORY), mask=first)
         if INITIAL_GRADIENT:
             tl.store(dinitial + text * (CHANNELS * N) + dn, carry, mask=inside)

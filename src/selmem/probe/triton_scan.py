@@ -4,12 +4,13 @@
 One program is one warp. It owns a block of channels of one text (or of several texts in turn) and
 walks through time with the state in registers.
 
-Forward: a lane owns one channel and all its states, so the sum over states needs no exchange.
-The state is saved every SAVE steps, in bfloat16 where the inputs are in half precision: the
-backward pass starts from each saved state anew, so nothing adds up.
+Forward: a lane owns one or two channels and all their states, so the sum over states needs no
+exchange. The state before every HISTORY-th step is saved, in bfloat16 where the inputs are in half
+precision: the backward pass starts from each saved state anew, so nothing adds up. The output
+before its gate is saved too.
 
-Backward: from a saved state the next HISTORY states are recomputed and kept in registers, then the
-steps are walked in reverse. The tile is (NL, DL, DR, NR): 32 lanes as NL groups of states times DL
+Backward: from a saved state the next HISTORY states are recomputed and kept in registers, with
+their decays, then the steps are walked in reverse. The tile is (NL, DL, DR, NR): 32 lanes as NL groups of states times DL
 groups of channels, each lane with DR channels in a row and NR states in a row. So both sums, over
 states (for dx and ddt) and over channels (for dB and dC), are mostly within a lane. What depends
 on channel and time only (softplus, SiLU) is computed once for NL steps at a time, one step per
@@ -39,28 +40,50 @@ __all__ = [
     "selective_state_update",
 ]
 
-FORWARD_CHANNELS = 32
-# by number of states, per thread; with more, too few warps hide the latency
-FORWARD_REGISTERS = {8: 80, 16: 80, 32: 128}
 # programs that fill the largest GPU several times over; beyond that, one program takes more texts
 MANY_PROGRAMS = 4096
+# of one warp, each lane with one of them
+FORWARD_CHANNELS = 32
+
+
+class ForwardTile(NamedTuple):
+    """How the forward pass is cut."""
+
+    channels: int  # per lane: each value of B and C that is read serves so many channels
+    unrolled: int  # steps whose inputs are read at a time; a multiple of the backward's history
+    registers: int | None  # per thread; with more, too few warps hide the latency
+    registers_saving: int | None  # the same where states are saved
 
 
 class BackwardTile(NamedTuple):
-    """How the backward pass is cut: lanes (NL, DL), channels per lane, steps kept and saved."""
+    """How the backward pass is cut: lanes (NL, DL), channels per lane, steps between saved states.
+
+    `hold` keeps the decays of these steps in registers, not to compute them twice; `ahead` loads
+    the inputs of the next steps before computing these.
+    """
 
     state_lanes: int  # NL, also the steps whose scalars are computed at a time
     channel_lanes: int  # DL
     channels: int  # DR, per lane
     history: int  # steps whose states are kept in registers; a multiple of state_lanes
-    save: int  # steps between two saved states; a multiple of history
+    hold: bool
+    ahead: bool
+    registers: int | None  # per thread
 
 
-TILES = {
-    8: BackwardTile(2, 16, 4, 4, 8),
-    16: BackwardTile(4, 8, 4, 4, 8),
-    32: BackwardTile(4, 8, 2, 4, 8),
+# by number of states
+FORWARD_TILES = {
+    8: ForwardTile(2, 4, 128, 128),
+    16: ForwardTile(2, 4, 168, 168),
+    32: ForwardTile(1, 4, 128, 128),
 }
+TILES = {
+    8: BackwardTile(2, 16, 4, 4, True, False, None),
+    16: BackwardTile(4, 8, 4, 4, True, False, None),
+    32: BackwardTile(4, 8, 2, 4, True, False, None),
+}
+# whether the scan's output before its gate is kept for the backward pass, or computed again
+KEEP_SCANNED = True
 
 
 def selective_scan(
@@ -123,9 +146,9 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, dt, A, bc, D, z, dt_bias, initial_state, saved = ctx.saved_tensors
+        x, dt, A, bc, D, z, dt_bias, saved, scanned = ctx.saved_tensors
         dx, ddt, dA, dbc, dD, dz, dbias, dinitial = scan_backward(
-            x, dt, A, bc, D, z, dt_bias, initial_state, saved,
+            x, dt, A, bc, D, z, dt_bias, saved, scanned,
             dy=torch.zeros_like(x) if dy is None else rows(dy),
             dfinal=None if dfinal is None else dfinal.float().contiguous(),
             initial_gradient=ctx.needs_input_grad[8],
@@ -153,10 +176,10 @@ def _scan(
     A, D, dt_bias = (part.float().contiguous() for part in (A, D, dt_bias))
     if initial_state is not None:
         initial_state = initial_state.float().contiguous()
-    bc = pack(B, C, pad=TILES[A.shape[1]].save)
-    operands = (x, dt, A, bc, D, z, dt_bias, initial_state)
-    y, final_state, saved = scan_forward(*operands, save=save)
-    return (y, final_state, *operands, saved)
+    bc = pack(B, C, pad=TILES[A.shape[1]].history)
+    operands = (x, dt, A, bc, D, z, dt_bias)
+    y, final_state, *kept = scan_forward(*operands, initial_state, save=save)
+    return (y, final_state, *operands, *kept)
 
 
 @on_its_device
@@ -185,24 +208,33 @@ def scan_forward(
     dt_bias: Tensor,
     initial_state: Tensor | None,
     save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y, the final state, and the states before steps SAVE, 2 SAVE, ... (B, S, D, N)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return y, the final state, and what the backward pass needs; the last two if `save`.
+
+    That is the states before steps 0, H, 2H, ..., (B, S, D, N), and y without its gate (B, T, D),
+    where H is the history of the backward tile. In bfloat16 where x is in half precision.
+    """
     (batch, n_tokens, channels), n_states = x.shape, A.shape[1]
-    every = TILES[n_states].save
-    n_saved = max(0, (n_tokens - 1) // every) if save else 0
+    tile, every = FORWARD_TILES[n_states], TILES[n_states].history
+    n_saved = cdiv(n_tokens, every) if save else 0
+    keep_scanned = save and KEEP_SCANNED
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
+    scanned = torch.empty_like(y) if keep_scanned else y
     final_state = torch.empty(batch, channels, n_states, device=x.device, dtype=torch.float32)
     kept = torch.bfloat16 if x.dtype.itemsize == 2 else torch.float32
     saved = torch.empty(batch, n_saved, channels, n_states, device=x.device, dtype=kept)
-    scan_forward_kernel[(cdiv(channels, FORWARD_CHANNELS) * batch,)](
-        x, dt, A, bc, D, z, dt_bias, initial_state, y, final_state, saved,
+    registers = tile.registers_saving if save else tile.registers
+    limit = {} if registers is None else {"maxnreg": registers}
+    scan_forward_kernel[(cdiv(channels, FORWARD_CHANNELS * tile.channels) * batch,)](
+        x, dt, A, bc, D, z, dt_bias, initial_state, y, final_state, saved, scanned,
         n_tokens, n_saved, x.stride(0), dt.stride(0), z.stride(0),
         X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1),
-        CHANNELS=channels, N=n_states, BD=FORWARD_CHANNELS, SAVE=every,
-        INITIAL=initial_state is not None, KEEP=save,
-        num_warps=1, maxnreg=FORWARD_REGISTERS[n_states],
+        CHANNELS=channels, N=n_states, BD=FORWARD_CHANNELS, DR=tile.channels,
+        SAVE=every, UNROLLED=tile.unrolled,
+        INITIAL=initial_state is not None, KEEP=save, KEEP_SCANNED=keep_scanned,
+        num_warps=1, **limit,
     )  # fmt: skip
-    return y, final_state, saved
+    return y, final_state, saved, scanned
 
 
 @on_its_device
@@ -214,8 +246,8 @@ def scan_backward(
     D: Tensor,
     z: Tensor,
     dt_bias: Tensor,
-    initial_state: Tensor | None,
     saved: Tensor,
+    scanned: Tensor,
     dy: Tensor,
     dfinal: Tensor | None,
     initial_gradient: bool = False,
@@ -226,25 +258,26 @@ def scan_backward(
     blocks = cdiv(channels, tile.channel_lanes * tile.channels)
     texts = max(1, batch * blocks // MANY_PROGRAMS)
     groups = cdiv(batch, texts)
-    padded_tokens = cdiv(n_tokens, tile.history) * tile.history
+    n_saved = saved.shape[1]
+    limit = {} if tile.registers is None else {"maxnreg": tile.registers}
 
     def buffer(*shape: int) -> Tensor:
         return torch.empty(shape, device=x.device, dtype=torch.float32)
 
     dx, ddt, dz = (torch.empty(x.shape, device=x.device, dtype=p.dtype) for p in (x, dt, z))
-    dbc = buffer(batch, blocks, padded_tokens, 2 * n_states)
+    dbc = buffer(batch, blocks, n_saved * tile.history, 2 * n_states)
     dA, dD, dbias = buffer(groups, channels, n_states), *buffer(2, groups, channels)
     dinitial = buffer(batch, channels, n_states) if initial_gradient else None
     scan_backward_kernel[(blocks, groups)](
-        x, dt, A, bc, D, z, dt_bias, initial_state, saved, dy, dfinal,
+        x, dt, A, bc, D, z, dt_bias, saved, scanned, dy, dfinal,
         dx, ddt, dz, dbc, dA, dD, dbias, dinitial,
-        batch, texts, n_tokens, padded_tokens, saved.shape[1], 1.0,
+        batch, texts, n_tokens, n_saved, 1.0,
         x.stride(0), dt.stride(0), z.stride(0), dy.stride(0),
         X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1), DY_ROW=dy.stride(1),
         CHANNELS=channels, N=n_states, NL=tile.state_lanes, DL=tile.channel_lanes,
-        DR=tile.channels, HISTORY=tile.history, SAVE=tile.save,
-        INITIAL=initial_state is not None, FINAL=dfinal is not None,
-        INITIAL_GRADIENT=initial_gradient, num_warps=1,
+        DR=tile.channels, HISTORY=tile.history, HOLD=tile.hold, AHEAD=tile.ahead,
+        SCANNED=KEEP_SCANNED, FINAL=dfinal is not None, INITIAL_GRADIENT=initial_gradient,
+        num_warps=1, **limit,
     )  # fmt: skip
     dB_dC = _sum_blocks(dbc, n_tokens)
     return dx, ddt, dA.sum(0), dB_dC, dD.sum(0), dz, dbias.sum(0), dinitial
