@@ -14,8 +14,7 @@ CASES = Path(__file__).with_name("triton_cases.py")
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
-# what the sm_90 compiler may leave in local memory, bytes a thread; the forward scan is faster with
-# 80 registers and a little there than with all it asks for
+# what the sm_90 compiler may leave in local memory, bytes a thread
 STACK_LIMIT = 96
 
 
@@ -49,14 +48,17 @@ def test_a_text_too_long_for_32_bit_offsets_is_refused():
 
 def scan_forward():
     from selmem.probe.scan_kernels import scan_forward_kernel as kernel
+    from selmem.probe.triton_scan import FORWARD_TILES, TILES
 
-    half, wide, number = "*bf16", "*fp32", "i32"
-    types = {name: half for name in ("x", "dt", "z", "y")}
-    types |= dict.fromkeys(("a_matrix", "bc", "skip_weight", "dt_bias", "initial"), wide)
-    types |= {"final": wide, "saved": half}
-    types |= dict.fromkeys(("n_tokens", "n_saved", "x_text", "dt_text", "z_text"), number)
+    tile = FORWARD_TILES[16]
+    types = dict.fromkeys(("x", "dt", "z", "y", "saved", "scanned"), "*bf16")
+    wide = ("a_matrix", "bc", "skip_weight", "dt_bias", "initial", "final")
+    types |= dict.fromkeys(wide, "*fp32")
+    types |= dict.fromkeys(("n_tokens", "n_saved", "x_text", "dt_text", "z_text"), "i32")
     constants = {"X_ROW": 1536, "DT_ROW": 1536, "Z_ROW": 3072, "CHANNELS": 1536, "N": 16}
-    return kernel, types, constants | {"BD": 32, "SAVE": 8, "INITIAL": True, "KEEP": True}, 80
+    constants |= {"NL": tile.state_lanes, "DR": tile.channels, "SAVE": TILES[16].history}
+    constants |= {"UNROLLED": tile.unrolled, "AHEAD": tile.ahead, "INITIAL": True}
+    return kernel, types, constants | {"KEEP": True, "KEEP_SCANNED": True}, tile.registers
 
 
 def scan_backward():
@@ -64,18 +66,17 @@ def scan_backward():
     from selmem.probe.triton_scan import TILES
 
     tile = TILES[16]
-    half, wide = "*bf16", "*fp32"
-    types = dict.fromkeys(("x", "dt", "z", "dy", "dx", "ddt", "dz"), half)
-    types |= dict.fromkeys(("a_matrix", "bc", "skip_weight", "dt_bias", "initial"), wide)
-    types["saved"] = half
+    half = ("x", "dt", "z", "dy", "dx", "ddt", "dz", "saved", "scanned")
+    types = dict.fromkeys(half, "*bf16")
+    types |= dict.fromkeys(("a_matrix", "bc", "skip_weight", "dt_bias"), "*fp32")
     types |= dict.fromkeys(("dfinal", "dinitial"), None)
-    types |= dict.fromkeys(("dbc", "da_matrix", "dskip", "dbias"), wide)
-    types |= dict.fromkeys(("batch", "texts", "n_tokens", "padded", "n_saved"), "i32")
+    types |= dict.fromkeys(("dbc", "da_matrix", "dskip", "dbias"), "*fp32")
+    types |= dict.fromkeys(("batch", "texts", "n_tokens", "n_saved"), "i32")
     types |= dict.fromkeys(("x_text", "dt_text", "z_text", "dy_text"), "i32") | {"one": "fp32"}
     constants = {"X_ROW": 1536, "DT_ROW": 1536, "Z_ROW": 3072, "DY_ROW": 1536, "CHANNELS": 1536}
-    constants |= {"N": 16, "NL": tile.state_lanes, "DL": tile.channel_lanes, "DR": tile.channels}
-    constants |= {"HISTORY": tile.history, "SAVE": tile.save, "INITIAL": True}
-    return kernel, types, constants | {"FINAL": False, "INITIAL_GRADIENT": False}, None
+    constants |= {"N": 16, "NL": tile.state_lanes, "DR": tile.channels, "HISTORY": tile.history}
+    constants |= {"HOLD": tile.hold, "AHEAD": tile.ahead, "SCANNED": True}
+    return kernel, types, constants | {"FINAL": False, "INITIAL_GRADIENT": False}, tile.registers
 
 
 def convolution(name, more_types, more_constants):

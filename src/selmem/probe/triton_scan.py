@@ -4,17 +4,18 @@
 One program is one warp. It owns a block of channels of one text (or of several texts in turn) and
 walks through time with the state in registers.
 
-Forward: a lane owns one or two channels and all their states, so the sum over states needs no
-exchange. The state before every HISTORY-th step is saved, in bfloat16 where the inputs are in half
+A tile is (32, DR, NC, 4): 32 lanes as groups of NL, in which each lane holds an NL-th of the states,
+4 NC, of the same DR channels in a row. So both sums, over states (for y, dx and ddt) and over
+channels (for dB and dC), are mostly within a lane. What depends on channel and time only (softplus,
+SiLU) is computed once for NL steps at a time, one step per lane of a group, and fetched with
+`gather`.
+
+Forward: the state before every HISTORY-th step is saved, in bfloat16 where the inputs are in half
 precision: the backward pass starts from each saved state anew, so nothing adds up. The output
 before its gate is saved too.
 
 Backward: from a saved state the next HISTORY states are recomputed and kept in registers, with
-their decays, then the steps are walked in reverse. The tile is (NL, DL, DR, NR): 32 lanes as NL groups of states times DL
-groups of channels, each lane with DR channels in a row and NR states in a row. So both sums, over
-states (for dx and ddt) and over channels (for dB and dC), are mostly within a lane. What depends
-on channel and time only (softplus, SiLU) is computed once for NL steps at a time, one step per
-group of lanes, and fetched with `gather`. Sums over channels go to one buffer per block of
+their decays, then the steps are walked in reverse. Sums over channels go to one buffer per block of
 channels, added up afterwards: no atomics, so results are deterministic.
 
 Dims: B batch, T tokens, D inner channels, N state size.
@@ -42,28 +43,26 @@ __all__ = [
 
 # programs that fill the largest GPU several times over; beyond that, one program takes more texts
 MANY_PROGRAMS = 4096
-# of one warp, each lane with one of them
-FORWARD_CHANNELS = 32
 
 
 class ForwardTile(NamedTuple):
-    """How the forward pass is cut."""
+    """How the forward pass is cut; the lanes are those of the backward pass."""
 
-    channels: int  # per lane: each value of B and C that is read serves so many channels
+    state_lanes: int  # NL, also the steps whose scalars are computed at a time
+    channels: int  # DR, per lane: each value of B and C that is read serves so many channels
     unrolled: int  # steps whose inputs are read at a time; a multiple of the backward's history
+    ahead: bool  # whether they are read before the steps ahead of them are computed
     registers: int | None  # per thread; with more, too few warps hide the latency
-    registers_saving: int | None  # the same where states are saved
 
 
 class BackwardTile(NamedTuple):
-    """How the backward pass is cut: lanes (NL, DL), channels per lane, steps between saved states.
+    """How the backward pass is cut: lanes, channels per lane, steps between saved states.
 
     `hold` keeps the decays of these steps in registers, not to compute them twice; `ahead` loads
     the inputs of the next steps before computing these.
     """
 
     state_lanes: int  # NL, also the steps whose scalars are computed at a time
-    channel_lanes: int  # DL
     channels: int  # DR, per lane
     history: int  # steps whose states are kept in registers; a multiple of state_lanes
     hold: bool
@@ -73,14 +72,14 @@ class BackwardTile(NamedTuple):
 
 # by number of states
 FORWARD_TILES = {
-    8: ForwardTile(2, 4, 128, 128),
-    16: ForwardTile(2, 4, 168, 168),
-    32: ForwardTile(1, 4, 128, 128),
+    8: ForwardTile(2, 4, 4, False, 168),
+    16: ForwardTile(2, 4, 4, False, 168),
+    32: ForwardTile(4, 4, 4, False, 168),
 }
 TILES = {
-    8: BackwardTile(2, 16, 4, 4, True, False, None),
-    16: BackwardTile(4, 8, 4, 4, True, False, None),
-    32: BackwardTile(4, 8, 2, 4, True, False, None),
+    8: BackwardTile(2, 4, 4, True, False, None),
+    16: BackwardTile(4, 4, 4, True, False, None),
+    32: BackwardTile(4, 2, 4, True, False, None),
 }
 # whether the scan's output before its gate is kept for the backward pass, or computed again
 KEEP_SCANNED = True
@@ -176,7 +175,8 @@ def _scan(
     A, D, dt_bias = (part.float().contiguous() for part in (A, D, dt_bias))
     if initial_state is not None:
         initial_state = initial_state.float().contiguous()
-    bc = pack(B, C, pad=TILES[A.shape[1]].history)
+    n_states = A.shape[1]
+    bc = pack(B, C, pad=max(TILES[n_states].history, FORWARD_TILES[n_states].unrolled))
     operands = (x, dt, A, bc, D, z, dt_bias)
     y, final_state, *kept = scan_forward(*operands, initial_state, save=save)
     return (y, final_state, *operands, *kept)
@@ -223,14 +223,14 @@ def scan_forward(
     final_state = torch.empty(batch, channels, n_states, device=x.device, dtype=torch.float32)
     kept = torch.bfloat16 if x.dtype.itemsize == 2 else torch.float32
     saved = torch.empty(batch, n_saved, channels, n_states, device=x.device, dtype=kept)
-    registers = tile.registers_saving if save else tile.registers
-    limit = {} if registers is None else {"maxnreg": registers}
-    scan_forward_kernel[(cdiv(channels, FORWARD_CHANNELS * tile.channels) * batch,)](
+    limit = {} if tile.registers is None else {"maxnreg": tile.registers}
+    blocks = cdiv(channels, 32 // tile.state_lanes * tile.channels)
+    scan_forward_kernel[(blocks * batch,)](
         x, dt, A, bc, D, z, dt_bias, initial_state, y, final_state, saved, scanned,
         n_tokens, n_saved, x.stride(0), dt.stride(0), z.stride(0),
         X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1),
-        CHANNELS=channels, N=n_states, BD=FORWARD_CHANNELS, DR=tile.channels,
-        SAVE=every, UNROLLED=tile.unrolled,
+        CHANNELS=channels, N=n_states, NL=tile.state_lanes, DR=tile.channels,
+        SAVE=every, UNROLLED=tile.unrolled, AHEAD=tile.ahead,
         INITIAL=initial_state is not None, KEEP=save, KEEP_SCANNED=keep_scanned,
         num_warps=1, **limit,
     )  # fmt: skip
@@ -255,7 +255,7 @@ def scan_backward(
     """Return the gradients of x, dt, A, (B, C), D, z, dt_bias and the initial state (or None)."""
     (batch, n_tokens, channels), n_states = x.shape, A.shape[1]
     tile = TILES[n_states]
-    blocks = cdiv(channels, tile.channel_lanes * tile.channels)
+    blocks = cdiv(channels, 32 // tile.state_lanes * tile.channels)
     texts = max(1, batch * blocks // MANY_PROGRAMS)
     groups = cdiv(batch, texts)
     n_saved = saved.shape[1]
@@ -274,7 +274,7 @@ def scan_backward(
         batch, texts, n_tokens, n_saved, 1.0,
         x.stride(0), dt.stride(0), z.stride(0), dy.stride(0),
         X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1), DY_ROW=dy.stride(1),
-        CHANNELS=channels, N=n_states, NL=tile.state_lanes, DL=tile.channel_lanes,
+        CHANNELS=channels, N=n_states, NL=tile.state_lanes,
         DR=tile.channels, HISTORY=tile.history, HOLD=tile.hold, AHEAD=tile.ahead,
         SCANNED=KEEP_SCANNED, FINAL=dfinal is not None, INITIAL_GRADIENT=initial_gradient,
         num_warps=1, **limit,
