@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # mypy: ignore-errors
-# ruff: noqa: RUF005, SIM102
+# ruff: noqa: RUF005, SIM102, SIM108
 # Triton's compiler reads these functions: tuples grow by +, and a condition known at compile time
 # stands in an `if` of its own.
 """Kernels of the selective scan; triton_scan.py says how they work."""
@@ -159,7 +159,7 @@ def scan_forward_kernel(
     SAVE: constexpr, UNROLLED: constexpr, AHEAD: constexpr,
     INITIAL: constexpr, KEEP: constexpr, KEEP_SCANNED: constexpr,
 ):  # fmt: skip
-    """Walk a text with the states of 32 // NL * DR channels in registers, UNROLLED steps at a time."""
+    """Walk a text, UNROLLED steps at a time, with the states of its channels in registers."""
     DL: tl.constexpr = 32 // NL
     NC: tl.constexpr = N // NL // 4
     GROUPS: tl.constexpr = UNROLLED // NL
@@ -269,8 +269,6 @@ def scan_backward_kernel(
     inside = (d < CHANNELS) | (CHANNELS % (DL * DR) == 0)
     dn = d * N + n
     a = tl.load(a_matrix + dn, mask=inside, other=0.0) * 1.4426950408889634
-    skip = tl.load(skip_weight + d, mask=inside, other=0.0)
-    bias = tl.load(dt_bias + d, mask=inside, other=0.0)
     da = tl.zeros([32, DR, NC, 4], tl.float32)
     dskip_sum = tl.zeros([32, DR, 1, 1], tl.float32)
     dbias_sum = tl.zeros([32, DR, 1, 1], tl.float32)
@@ -310,6 +308,8 @@ def scan_backward_kernel(
                         X_ROW, DT_ROW, Z_ROW, DY_ROW, CHANNELS, SCANNED,
                     )  # fmt: skip
             h = state.to(tl.float32)
+            # read anew each time, to hold fewer registers
+            bias = tl.load(dt_bias + d, mask=inside, other=0.0)
             bc_rows = bc + text * n_tokens * (2 * N) + t * (2 * N)
             dbc_rows = (text * tl.num_programs(0) + tl.program_id(0)) * n_saved + number
             dbc_rows = dbc + dbc_rows * (HISTORY * 2 * N)
@@ -372,12 +372,13 @@ def scan_backward_kernel(
                 if SCANNED:
                     y_m = scans[m]
                 else:
-                    y_m += skip * xs[m]
+                    y_m += tl.load(skip_weight + d, mask=inside, other=0.0) * xs[m]
                 dz_m = dys[m] * y_m * gate * (1.0 + zs[m] * (1.0 - gate))
                 tl.store(dz + out_row, dz_m.to(dz.dtype.element_ty), mask=there[m])
                 dskip_sum += dy_m * xs[m]
                 dy_scan = dy_scan + (dy_m,)
             tl.store(dbc_rows + N + of_step, _spread(dc, lane, HISTORY, NL), mask=first)
+            skip = tl.load(skip_weight + d, mask=inside, other=0.0)
             for m in tl.static_range(GROUPS - 1, -1, -1):
                 # `one` keeps the compiler from holding what the first sweep gathered in registers
                 delta = deltas[m] * one

@@ -4,11 +4,11 @@
 One program is one warp. It owns a block of channels of one text (or of several texts in turn) and
 walks through time with the state in registers.
 
-A tile is (32, DR, NC, 4): 32 lanes as groups of NL, in which each lane holds an NL-th of the states,
-4 NC, of the same DR channels in a row. So both sums, over states (for y, dx and ddt) and over
-channels (for dB and dC), are mostly within a lane. What depends on channel and time only (softplus,
-SiLU) is computed once for NL steps at a time, one step per lane of a group, and fetched with
-`gather`.
+A tile is (32, DR, NC, 4): 32 lanes in groups of NL, in which each lane holds an NL-th of the
+states, 4 NC, of the same DR channels in a row. So both sums, over states (for y, dx and ddt) and
+over channels (for dB and dC), are mostly within a lane. What depends on channel and time only
+(softplus, SiLU) is computed once for NL steps at a time, one step per lane of a group, and fetched
+with `gather`.
 
 Forward: the state before every HISTORY-th step is saved, in bfloat16 where the inputs are in half
 precision: the backward pass starts from each saved state anew, so nothing adds up. The output
