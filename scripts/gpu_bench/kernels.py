@@ -229,14 +229,14 @@ def scan(_args: argparse.Namespace) -> None:
         x, dt, a, b_map, c_map, skip, z, bias, state = inputs
         bc = triton_scan.pack(b_map, c_map, 8)
         operands = (x, dt, a, bc, skip, z, bias, state)
-        kept = triton_scan.scan_forward(*operands, True)[2:]
+        saved = triton_scan.scan_forward(*operands, True)[2]
         dy = torch.randn_like(x)
         parts = {
             "pack": lambda b=b_map, c=c_map: triton_scan.pack(b, c, 8),
             "forward": lambda o=operands: triton_scan.scan_forward(*o, False),
             "forward, saving states": lambda o=operands: triton_scan.scan_forward(*o, True),
-            "backward": lambda o=operands[:-1], k=kept, d=dy: triton_scan.scan_backward(
-                *o, *k, d, None
+            "backward": lambda o=operands[:-1], s=saved, d=dy: triton_scan.scan_backward(
+                *o, s, d, None
             ),
         }
         for part, work in parts.items():

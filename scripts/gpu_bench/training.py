@@ -173,8 +173,8 @@ def step_floors(size: str, batch: int, n_tokens: int) -> dict[str, float]:
     """Return the least milliseconds of each part, by the bytes it must move or its operations.
 
     Activations are in bfloat16, the residual stream in float32, and every 4th state is kept in
-    bfloat16, and the output before its gate. The scan takes an exponential for each state and step,
-    in each pass, and those of softplus and SiLU, at 16 a clock of 1.98 GHz and multiprocessor.
+    bfloat16. The scan takes an exponential for each state and step, in each pass, and those of
+    softplus and SiLU, at 16 a clock of 1.98 GHz and multiprocessor.
     """
     hidden, layers = SIZES[size]
     channels, states, rank = 2 * hidden, 16, hidden // 16
@@ -183,7 +183,7 @@ def step_floors(size: str, batch: int, n_tokens: int) -> dict[str, float]:
     head = 2 * VOCABULARY * hidden * (written // layers)
     parameters = VOCABULARY * hidden + layers * products // 2
     exponentials = 132 * 16 * 1.98e6  # a millisecond
-    saved = channels * states * 2 / 4 + 2 * channels
+    saved = channels * states * 2 / 4
     return {
         "matrix products": milliseconds_of_products((read + 3 * written) * products + 3 * head),
         "scan forward": max(

@@ -11,8 +11,7 @@ over channels (for dB and dC), are mostly within a lane. What depends on channel
 with `gather`.
 
 Forward: the state before every HISTORY-th step is saved, in bfloat16 where the inputs are in half
-precision: the backward pass starts from each saved state anew, so nothing adds up. The output
-before its gate is saved too.
+precision: the backward pass starts from each saved state anew, so nothing adds up.
 
 Backward: from a saved state the next HISTORY states are recomputed and kept in registers, with
 their decays, then the steps are walked in reverse. Sums over channels go to one buffer per block of
@@ -28,7 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .scan_kernels import pack_kernel, scan_backward_kernel, scan_forward_kernel
+from .scan_backward_kernels import scan_backward_kernel
+from .scan_kernels import pack_kernel, scan_forward_kernel
 from .triton_conv import causal_conv
 from .triton_runtime import available, cdiv, on_its_device, rows
 from .triton_step import conv_update, selective_state_update
@@ -46,43 +46,33 @@ MANY_PROGRAMS = 4096
 
 
 class ForwardTile(NamedTuple):
-    """How the forward pass is cut; the lanes are those of the backward pass."""
+    """How the forward pass is cut."""
 
     state_lanes: int  # NL, also the steps whose scalars are computed at a time
     channels: int  # DR, per lane: each value of B and C that is read serves so many channels
     unrolled: int  # steps whose inputs are read at a time; a multiple of the backward's history
-    ahead: bool  # whether they are read before the steps ahead of them are computed
-    registers: int | None  # per thread; with more, too few warps hide the latency
+    registers: int  # per thread; with more, too few warps hide the latency
 
 
 class BackwardTile(NamedTuple):
-    """How the backward pass is cut: lanes, channels per lane, steps between saved states.
-
-    `hold` keeps the decays of these steps in registers, not to compute them twice; `ahead` loads
-    the inputs of the next steps before computing these.
-    """
+    """How the backward pass is cut."""
 
     state_lanes: int  # NL, also the steps whose scalars are computed at a time
     channels: int  # DR, per lane
-    history: int  # steps whose states are kept in registers; a multiple of state_lanes
-    hold: bool
-    ahead: bool
-    registers: int | None  # per thread
+    history: int  # steps between saved states, kept in registers; a multiple of state_lanes
 
 
 # by number of states
 FORWARD_TILES = {
-    8: ForwardTile(2, 4, 4, False, 168),
-    16: ForwardTile(2, 4, 4, False, 168),
-    32: ForwardTile(4, 4, 4, False, 168),
+    8: ForwardTile(2, 4, 8, 168),
+    16: ForwardTile(2, 4, 8, 168),
+    32: ForwardTile(4, 4, 8, 168),
 }
 TILES = {
-    8: BackwardTile(2, 4, 4, True, False, None),
-    16: BackwardTile(4, 4, 4, True, False, None),
-    32: BackwardTile(4, 2, 4, True, False, None),
+    8: BackwardTile(2, 4, 4),
+    16: BackwardTile(4, 4, 4),
+    32: BackwardTile(4, 2, 4),
 }
-# whether the scan's output before its gate is kept for the backward pass, or computed again
-KEEP_SCANNED = True
 
 
 def selective_scan(
@@ -145,9 +135,9 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, dt, A, bc, D, z, dt_bias, saved, scanned = ctx.saved_tensors
+        x, dt, A, bc, D, z, dt_bias, saved = ctx.saved_tensors
         dx, ddt, dA, dbc, dD, dz, dbias, dinitial = scan_backward(
-            x, dt, A, bc, D, z, dt_bias, saved, scanned,
+            x, dt, A, bc, D, z, dt_bias, saved,
             dy=torch.zeros_like(x) if dy is None else rows(dy),
             dfinal=None if dfinal is None else dfinal.float().contiguous(),
             initial_gradient=ctx.needs_input_grad[8],
@@ -171,15 +161,15 @@ def _scan(
     initial_state: Tensor | None,
     save: bool,
 ) -> tuple[Any, ...]:
-    """Return y, the final state, and the first nine arguments of `scan_backward`."""
+    """Return y, the final state, and the first eight arguments of `scan_backward`."""
     A, D, dt_bias = (part.float().contiguous() for part in (A, D, dt_bias))
     if initial_state is not None:
         initial_state = initial_state.float().contiguous()
     n_states = A.shape[1]
     bc = pack(B, C, pad=max(TILES[n_states].history, FORWARD_TILES[n_states].unrolled))
     operands = (x, dt, A, bc, D, z, dt_bias)
-    y, final_state, *kept = scan_forward(*operands, initial_state, save=save)
-    return (y, final_state, *operands, *kept)
+    y, final_state, saved = scan_forward(*operands, initial_state, save=save)
+    return (y, final_state, *operands, saved)
 
 
 @on_its_device
@@ -208,33 +198,29 @@ def scan_forward(
     dt_bias: Tensor,
     initial_state: Tensor | None,
     save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return y, the final state, and what the backward pass needs; the last two if `save`.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, the final state, and the states before steps 0, H, 2H, ..., (B, S, D, N).
 
-    That is the states before steps 0, H, 2H, ..., (B, S, D, N), and y without its gate (B, T, D),
-    where H is the history of the backward tile. In bfloat16 where x is in half precision.
+    H is the history of the backward tile; S is 0 unless `save`. The saved states are in bfloat16
+    where x is in half precision.
     """
     (batch, n_tokens, channels), n_states = x.shape, A.shape[1]
     tile, every = FORWARD_TILES[n_states], TILES[n_states].history
     n_saved = cdiv(n_tokens, every) if save else 0
-    keep_scanned = save and KEEP_SCANNED
     y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
-    scanned = torch.empty_like(y) if keep_scanned else y
     final_state = torch.empty(batch, channels, n_states, device=x.device, dtype=torch.float32)
     kept = torch.bfloat16 if x.dtype.itemsize == 2 else torch.float32
     saved = torch.empty(batch, n_saved, channels, n_states, device=x.device, dtype=kept)
-    limit = {} if tile.registers is None else {"maxnreg": tile.registers}
     blocks = cdiv(channels, 32 // tile.state_lanes * tile.channels)
     scan_forward_kernel[(blocks * batch,)](
-        x, dt, A, bc, D, z, dt_bias, initial_state, y, final_state, saved, scanned,
+        x, dt, A, bc, D, z, dt_bias, initial_state, y, final_state, saved,
         n_tokens, n_saved, x.stride(0), dt.stride(0), z.stride(0),
         X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1),
         CHANNELS=channels, N=n_states, NL=tile.state_lanes, DR=tile.channels,
-        SAVE=every, UNROLLED=tile.unrolled, AHEAD=tile.ahead,
-        INITIAL=initial_state is not None, KEEP=save, KEEP_SCANNED=keep_scanned,
-        num_warps=1, **limit,
+        SAVE=every, UNROLLED=tile.unrolled, INITIAL=initial_state is not None, KEEP=save,
+        num_warps=1, maxnreg=tile.registers,
     )  # fmt: skip
-    return y, final_state, saved, scanned
+    return y, final_state, saved
 
 
 @on_its_device
@@ -247,7 +233,6 @@ def scan_backward(
     z: Tensor,
     dt_bias: Tensor,
     saved: Tensor,
-    scanned: Tensor,
     dy: Tensor,
     dfinal: Tensor | None,
     initial_gradient: bool = False,
@@ -259,7 +244,6 @@ def scan_backward(
     texts = max(1, batch * blocks // MANY_PROGRAMS)
     groups = cdiv(batch, texts)
     n_saved = saved.shape[1]
-    limit = {} if tile.registers is None else {"maxnreg": tile.registers}
 
     def buffer(*shape: int) -> Tensor:
         return torch.empty(shape, device=x.device, dtype=torch.float32)
@@ -269,15 +253,14 @@ def scan_backward(
     dA, dD, dbias = buffer(groups, channels, n_states), *buffer(2, groups, channels)
     dinitial = buffer(batch, channels, n_states) if initial_gradient else None
     scan_backward_kernel[(blocks, groups)](
-        x, dt, A, bc, D, z, dt_bias, saved, scanned, dy, dfinal,
+        x, dt, A, bc, D, z, dt_bias, saved, dy, dfinal,
         dx, ddt, dz, dbc, dA, dD, dbias, dinitial,
         batch, texts, n_tokens, n_saved, 1.0,
         x.stride(0), dt.stride(0), z.stride(0), dy.stride(0),
         X_ROW=x.stride(1), DT_ROW=dt.stride(1), Z_ROW=z.stride(1), DY_ROW=dy.stride(1),
         CHANNELS=channels, N=n_states, NL=tile.state_lanes,
-        DR=tile.channels, HISTORY=tile.history, HOLD=tile.hold, AHEAD=tile.ahead,
-        SCANNED=KEEP_SCANNED, FINAL=dfinal is not None, INITIAL_GRADIENT=initial_gradient,
-        num_warps=1, **limit,
+        DR=tile.channels, HISTORY=tile.history, FINAL=dfinal is not None,
+        INITIAL_GRADIENT=initial_gradient, num_warps=1,
     )  # fmt: skip
     dB_dC = _sum_blocks(dbc, n_tokens)
     return dx, ddt, dA.sum(0), dB_dC, dD.sum(0), dz, dbias.sum(0), dinitial
