@@ -101,6 +101,19 @@ def test_changed_weights_are_taken_over():
     assert torch.equal(decoder.decode(state, 12), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_taken_over_are_those_of_steps(dtype):
+    _, probe = writer()
+    probe = probe.to(dtype)
+    decoder = GraphDecoder(probe, Recordings())
+    with torch.no_grad():
+        for parameter in probe.parameters():
+            parameter.mul_(1.3)
+    decoder.refresh(probe)
+    for ours, expected in zip(decoder._weights, probe.backbone.step_weights(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
 def test_under_autocast_products_are_in_half_precision():
     encoder, probe = writer()
     state = read_state(encoder, token_ids(4, 7))
@@ -152,9 +165,26 @@ def test_choice_keeps_ended_rows_at_eos():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@torch.no_grad()
 def test_graphs_on_the_gpu_write_what_the_plain_loop_writes():
     encoder, probe = (model.cuda() for model in writer())
     for rows in (1, 40, 40, 3):
         state = read_state(encoder, token_ids(rows, 7).cuda())
         expected = probe._reconstruct(state.clone(), 40)
         assert torch.equal(probe.reconstruct(state, 40), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("rows", [1, 40, 300])
+def test_graphs_in_half_precision_write_what_the_same_steps_write_without_graphs(rows):
+    encoder, probe = (model.cuda() for model in writer())
+    probe = probe.bfloat16()
+    state = read_state(encoder, token_ids(rows, 7).cuda())
+    decoder = GraphDecoder(probe, lambda work: work)
+    expected = decoder.decode(state, 24)
+    assert (decoder._gpu_step is not None) == torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+    for _ in range(2):
+        assert torch.equal(probe.reconstruct(state, 24), expected)

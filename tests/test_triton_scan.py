@@ -132,6 +132,35 @@ def choice():
     return kernel, types, {"EOS": 0, "VOCABULARY": 50280, "BLOCK": 4096, "num_warps": 8}, None
 
 
+def step(name, **constants):
+    from selmem.probe import gpu_step_kernels
+
+    kernel = getattr(gpu_step_kernels, name)
+    wide = ("filters", "partial", "state", "a_matrix", "skip_weight", "dt_bias", "stream")
+    types = dict.fromkeys(kernel.arg_names, "*bf16") | dict.fromkeys(wide, "*fp32")
+    types |= {"rows": "i32", "eps": "fp32", "token": None}
+    constants |= {"CHANNELS": 1536, "EARLY": True, "INTERPRETED": False, "launch_pdl": True}
+    return kernel, types, constants, None
+
+
+def step_convolution():
+    constants = {"WIDTH": 4, "SELECTED": 80, "BP": 128, "BM": 16, "BN": 128, "BIAS": True}
+    return step("convolve_kernel", **constants, num_warps=4)
+
+
+def step_selection():
+    constants = {"RANK": 48, "BK": 64, "MAPS": 32, "BC": 32, "BLOCKS": 12, "BM": 16, "BN": 256}
+    return step("select_kernel", **constants, num_warps=8)
+
+
+def step_recurrence():
+    return step("recur_kernel", N=16, NP=16, ROWS=2, BD=64, num_warps=4)
+
+
+def step_norm():
+    return step("norm_kernel", HIDDEN=768, BLOCK=1024, num_warps=4)
+
+
 CASES_FOR_HOPPER = [
     scan_forward,
     scan_backward,
@@ -141,6 +170,10 @@ CASES_FOR_HOPPER = [
     norm_backward,
     cross_entropy,
     choice,
+    step_convolution,
+    step_selection,
+    step_recurrence,
+    step_norm,
 ]
 
 
@@ -173,7 +206,8 @@ def compile_for_hopper(kernel, types, constants, registers):
         elif kind.startswith("*") or name.endswith("_text"):
             alignment[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=alignment)
-    options = {"num_warps": constants.get("num_warps", 1)}
+    names = ("num_warps", "launch_pdl")
+    options = {"num_warps": 1} | {name: constants[name] for name in names if name in constants}
     if registers is not None:
         options["maxnreg"] = registers
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)

@@ -22,11 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .decoding_buffers import ROUND, Buffers
+from .gpu_step import GpuStep, gpu_step
 from .mamba_backbone import StepWeights
 from .mamba_state import MambaState
 from .selective_scan import implementation
 
-ROUND = 8
 UNRECORDED = 2
 # more rows than this gain nothing: their states are all that is read and written
 MOST_ROWS = 1024
@@ -106,7 +107,8 @@ class GraphDecoder:
             self._take(model)
         self._steps: dict[int, Callable[[], None]] = {}
         self._unrecorded: dict[int, int] = {}
-        self._buffers: _Buffers | None = None
+        self._buffers: Buffers | None = None
+        self._gpu_step: GpuStep | None = None
 
     def _take(self, model: Any) -> None:
         self._eos = int(model.config.eos_token_id)
@@ -131,10 +133,15 @@ class GraphDecoder:
         with _plain_tensors():
             ours = [*self._backbone.parameters(), self._head]
             theirs = [*model.backbone.parameters(), model.lm_head.weight]
-            for layer, present in zip(self._weights, model.backbone.step_weights(), strict=True):
-                ours += layer
-                theirs += present
+            # as `step_weights` does it, in a few launches for all layers
+            A = [own.A for own in self._weights]
+            for layer, own in zip(model.backbone.layers, self._weights, strict=True):
+                mixer = layer.mixer
+                ours += own
+                theirs += [mixer.A_log, mixer.D, mixer.dt_proj.bias, mixer.conv1d.weight.squeeze(1)]
             torch._foreach_copy_(ours, theirs)
+            torch._foreach_exp_(A)
+            torch._foreach_neg_(A)
 
     def decode(self, start: MambaState, max_length: int) -> Tensor:
         """Return what the model writes from `start`, int64, (B, at most max_length).
@@ -159,7 +166,7 @@ class GraphDecoder:
                     rows = rows[going]
         return written[:, : _longest(written, self._eos)]
 
-    def _run(self, buffers: "_Buffers", steps: int) -> None:
+    def _run(self, buffers: Buffers, steps: int) -> None:
         buffers.slot.zero_()
         size = buffers.size
         for _ in range(steps):
@@ -171,22 +178,27 @@ class GraphDecoder:
             if self._unrecorded[size] == UNRECORDED:
                 self._steps[size] = self._record(lambda: self._step(buffers))
 
-    def _step(self, buffers: "_Buffers") -> None:
+    def _step(self, buffers: Buffers) -> None:
         """Write one token in every row that has not ended."""
         size = buffers.size
         token, ended = buffers.token[:size], buffers.ended[:size]
-        hidden = self._backbone.step(token, buffers.state(), self._weights)
+        if self._gpu_step is None:
+            hidden = self._backbone.step(token, buffers.state(), self._weights)
+        else:
+            hidden = self._gpu_step(token, buffers.state())
         logits = F.linear(hidden.to(self._precision), self._head)
         choose(logits, token, ended, buffers.recent, buffers.slot, self._eos)
         buffers.slot.add_(1)
 
-    def _load(self, start: MambaState) -> "_Buffers":
+    def _load(self, start: MambaState) -> Buffers:
         size = _size(start.batch_size)
         if self._buffers is None or self._buffers.most < size:
             self._steps.clear()
             self._unrecorded.clear()
             self._buffers = None
-            self._buffers = _Buffers(start, size, self._precision)
+            self._gpu_step = gpu_step(self._backbone, self._weights, start.ssm.dtype)
+            channels_last = self._gpu_step is not None
+            self._buffers = Buffers(start, size, self._precision, channels_last=channels_last)
         self._buffers.load(start, size, self._eos)
         return self._buffers
 
@@ -196,43 +208,6 @@ class GraphDecoder:
         enabled = torch.is_autocast_enabled(device)
         with torch.autocast(device, self._precision, enabled=enabled, cache_enabled=False):
             yield
-
-
-class _Buffers:
-    """The memory that graphs read and write; a batch of `size` rows is the first of each."""
-
-    def __init__(self, like: MambaState, most: int, dtype: torch.dtype) -> None:
-        device = like.conv.device
-        (layers, _, *conv), (_, _, *ssm) = like.conv.shape, like.ssm.shape
-        self.most = self.size = most
-        self.conv = torch.zeros(layers, most, *conv, device=device, dtype=dtype)
-        self.ssm = torch.zeros(layers, most, *ssm, device=device, dtype=like.ssm.dtype)
-        self.token = torch.zeros(most, device=device, dtype=torch.int64)
-        self.ended = torch.ones(most, device=device, dtype=torch.bool)
-        self.recent = torch.zeros(ROUND, most, device=device, dtype=torch.int64)
-        self.slot = torch.zeros(1, device=device, dtype=torch.int64)
-
-    def load(self, start: MambaState, size: int, eos: int) -> None:
-        """Begin with the rows of `start`; rows beyond them have ended."""
-        rows = start.batch_size
-        self.size = size
-        self.conv[:, :rows].copy_(start.conv)
-        self.ssm[:, :rows].copy_(start.ssm)
-        self.token.fill_(eos)
-        self.ended.fill_(value=True)[:rows] = False
-
-    def move(self, going: Tensor, size: int) -> None:
-        """Keep the rows `going`, ascending, as the first of a batch of `size`."""
-        rows = len(going)
-        self.size = size
-        for layer in (*self.conv, *self.ssm):
-            layer[:rows] = layer[going]
-        self.token[:rows] = self.token[going]
-        self.ended.fill_(value=True)[:rows] = False
-
-    def state(self) -> MambaState:
-        """Return the states of the batch, no copy."""
-        return MambaState(self.conv[:, : self.size], self.ssm[:, : self.size])
 
 
 def choose(

@@ -64,3 +64,21 @@ def rows(values: Tensor) -> Tensor:
 def cdiv(dividend: int, divisor: int) -> int:
     """Return the quotient rounded up."""
     return -(-dividend // divisor)
+
+
+def power_of_2(number: int) -> int:
+    """Return the smallest power of two that is at least `number`, which is positive."""
+    return 1 << (number - 1).bit_length()
+
+
+def launch_options(warps: int, *, early: bool) -> dict[str, Any]:
+    """Return how a kernel is launched, with the argument that tells it so."""
+    options: dict[str, Any] = {"EARLY": early, "num_warps": warps}
+    return options | {"launch_pdl": True} if early else options
+
+
+def may_start_early(device: torch.device) -> bool:
+    """Return whether `device` can start a kernel while the one before it ends."""
+    if device.type != "cuda" or INTERPRETED or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (9, 0)

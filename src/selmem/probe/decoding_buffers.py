@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory in which `graph_decoding.py` decodes, at the same addresses in every step.
+
+Dims: L layers, B rows, D inner channels, W convolution width.
+"""
+
+import torch
+from torch import Tensor
+
+from .mamba_state import MambaState
+
+# steps between two looks of the host, and how many tokens of a row are kept meanwhile
+ROUND = 8
+
+
+class Buffers:
+    """The memory that graphs read and write; a batch of `size` rows is the first of each.
+
+    With `channels_last`, windows (B, D, W) lie in memory as (B, W, D).
+    """
+
+    def __init__(
+        self, like: MambaState, most: int, dtype: torch.dtype, *, channels_last: bool
+    ) -> None:
+        device = like.conv.device
+        (layers, _, channels, width), (_, _, *ssm) = like.conv.shape, like.ssm.shape
+        self.most = self.size = most
+        windows = (width, channels) if channels_last else (channels, width)
+        self.conv = torch.zeros(layers, most, *windows, device=device, dtype=dtype)
+        if channels_last:
+            self.conv = self.conv.mT
+        self.ssm = torch.zeros(layers, most, *ssm, device=device, dtype=like.ssm.dtype)
+        self.token = torch.zeros(most, device=device, dtype=torch.int64)
+        self.ended = torch.ones(most, device=device, dtype=torch.bool)
+        self.recent = torch.zeros(ROUND, most, device=device, dtype=torch.int64)
+        self.slot = torch.zeros(1, device=device, dtype=torch.int64)
+
+    def load(self, start: MambaState, size: int, eos: int) -> None:
+        """Begin with the rows of `start`; rows beyond them have ended."""
+        rows = start.batch_size
+        self.size = size
+        self.conv[:, :rows].copy_(start.conv)
+        self.ssm[:, :rows].copy_(start.ssm)
+        self.token.fill_(eos)
+        self.ended.fill_(value=True)[:rows] = False
+
+    def move(self, going: Tensor, size: int) -> None:
+        """Keep the rows `going`, ascending, as the first of a batch of `size`."""
+        rows = len(going)
+        self.size = size
+        for layer in (*self.conv, *self.ssm):
+            layer[:rows] = layer[going]
+        self.token[:rows] = self.token[going]
+        self.ended.fill_(value=True)[:rows] = False
+
+    def state(self) -> MambaState:
+        """Return the states of the batch, no copy."""
+        return MambaState(self.conv[:, : self.size], self.ssm[:, : self.size])

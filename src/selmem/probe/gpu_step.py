@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One token through a backbone in six launches a layer, for decoding in bfloat16 on a GPU.
+
+in_proj and out_proj are the library's products. Between and after them come four kernels:
+1. `convolve_kernel`: short convolution, and what each block of channels adds to x_proj.
+2. `select_kernel`: the sum of these parts, and dt_proj.
+3. `recur_kernel`: recurrence and gate.
+4. `norm_kernel`: the residual stream, and the norm of the next layer.
+
+Values are rounded where `MambaBackbone.step` rounds them. There are no atomics.
+
+Each of these may start while the one before it ends, and loads what that one does not write.
+
+Dims: B rows, H hidden size, D inner channels, N state size, W convolution width, R rank of dt.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from .gpu_step_kernels import convolve_kernel, norm_kernel, recur_kernel, select_kernel
+from .mamba_backbone import MambaBackbone, MambaBlock, MambaMixer, StepWeights
+from .mamba_state import MambaState
+from .selective_scan import implementation
+from .triton_runtime import INTERPRETED, cdiv, launch_options, may_start_early, power_of_2
+
+# whether a kernel may start while the one before it ends
+EARLY = True
+
+
+class Tile(NamedTuple):
+    """How a kernel is cut up: rows and channels of a program, and its warps."""
+
+    rows: int
+    channels: int
+    warps: int
+
+
+class Tiles(NamedTuple):
+    """How the kernels of a layer are cut up; rows of the first two are at least 16."""
+
+    convolve: Tile
+    select: Tile
+    recur: Tile
+
+
+# the first whose number of rows is not exceeded
+TILES = {
+    16: Tiles(Tile(16, 64, 4), Tile(16, 64, 4), Tile(1, 32, 2)),
+    64: Tiles(Tile(16, 128, 8), Tile(16, 128, 4), Tile(1, 64, 4)),
+    512: Tiles(Tile(16, 128, 4), Tile(16, 256, 8), Tile(2, 64, 4)),
+    2**31: Tiles(Tile(32, 128, 8), Tile(16, 256, 8), Tile(2, 64, 4)),
+}
+
+
+def gpu_step(
+    backbone: MambaBackbone, weights: Sequence[StepWeights], state_dtype: torch.dtype
+) -> "GpuStep | None":
+    """Return what advances states by a token as `backbone.step` does, or None if it cannot.
+
+    Args:
+        backbone: whose linear layers are in the precision of products.
+        weights: of the steps of each layer.
+        state_dtype: of the recurrent states.
+    """
+    linear = cast(MambaBlock, backbone.layers[0]).mixer.in_proj.weight
+    device = linear.device
+    if linear.dtype != torch.bfloat16 or state_dtype != torch.float32:
+        return None
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return None
+    return GpuStep(backbone, weights) if implementation(None, device) == "triton" else None
+
+
+class GpuStep:
+    """Advances states of a backbone by one token; it keeps the memory that it works in.
+
+    Args:
+        backbone: its parameters are read where they are.
+        weights: of the steps of each layer, likewise.
+    """
+
+    def __init__(self, backbone: MambaBackbone, weights: Sequence[StepWeights]) -> None:
+        blocks = [cast(MambaBlock, layer) for layer in backbone.layers]
+        self._embeddings = backbone.embeddings.weight
+        device = self._embeddings.device
+        self._early = early = EARLY and may_start_early(device)
+        self._norms = [
+            _Norm(norm.weight, norm.eps, early=early)
+            for norm in [block.norm for block in blocks] + [backbone.norm_f]
+        ]
+        self._layers = [
+            _Layer(block.mixer, own, early=early)
+            for block, own in zip(blocks, weights, strict=True)
+        ]
+        wide = backbone.config.residual_in_fp32
+        self._stream_dtype = torch.float32 if wide else self._embeddings.dtype
+        self._work: dict[int, _Work] = {}
+
+    def __call__(self, token_ids: Tensor, state: MambaState) -> Tensor:
+        """Read one token per row and advance `state` in place.
+
+        Args:
+            token_ids: int64, (B,), contiguous.
+            state: of B rows, windows bfloat16; in memory, each layer is (B, W, D) and (B, D, N).
+
+        Returns:
+            hidden vectors after the final norm, bfloat16, (B, H); a later call overwrites them.
+        """
+        n_rows = len(token_ids)
+        tiles = next(tiles for most, tiles in TILES.items() if n_rows <= most)
+        if n_rows not in self._work:
+            self._work[n_rows] = self._workspace(n_rows, tiles)
+        work = self._work[n_rows]
+        with torch.cuda.device_of(token_ids):  # type: ignore[no-untyped-call]
+            self._norms[0](self._embeddings, work, token_ids)
+            parts = zip(self._layers, self._norms[1:], state.conv, state.ssm, strict=True)
+            for layer, norm, window, ssm in parts:
+                project(work.normed, layer.mixer.in_proj, work.entered)
+                layer.convolve(work, window.mT, tiles.convolve)
+                layer.select(work, tiles.select)
+                layer.recur(work, ssm, tiles.recur)
+                project(work.y, layer.mixer.out_proj, work.mixed)
+                norm(work.mixed, work)
+        return work.normed
+
+    def _workspace(self, n_rows: int, tiles: Tiles) -> "_Work":
+        mixer = self._layers[0].mixer
+        channels, hidden = mixer.in_proj.weight.shape[0] // 2, self._embeddings.shape[1]
+        selected = mixer.x_proj.weight.shape[0]
+        dtype, device = mixer.in_proj.weight.dtype, self._embeddings.device
+        half = functools.partial(torch.empty, dtype=dtype, device=device)
+        return _Work(
+            stream=half(n_rows, hidden, dtype=self._stream_dtype),
+            normed=half(n_rows, hidden),
+            entered=half(n_rows, 2 * channels),
+            x=half(n_rows, channels),
+            parts=half(
+                n_rows, cdiv(channels, tiles.convolve.channels), selected, dtype=torch.float32
+            ),
+            dt=half(n_rows, channels),
+            maps=half(n_rows, selected - mixer.time_step_rank),
+            y=half(n_rows, channels),
+            mixed=half(n_rows, hidden),
+        )
+
+
+class _Work(NamedTuple):
+    """What the kernels of one step hand to each other, in the precision of products.
+
+    Args:
+        stream: residual stream, (B, H), in its own precision.
+        normed: the stream after a norm, (B, H).
+        entered: of in_proj, (B, 2D).
+        x: after the convolution, (B, D).
+        parts: what blocks of channels add to the output of x_proj, float32, (B, blocks, R + 2N).
+        dt: of dt_proj, (B, D).
+        maps: B and C, (B, 2N).
+        y: of the recurrence, (B, D).
+        mixed: of out_proj, (B, H).
+    """
+
+    stream: Tensor
+    normed: Tensor
+    entered: Tensor
+    x: Tensor
+    parts: Tensor
+    dt: Tensor
+    maps: Tensor
+    y: Tensor
+    mixed: Tensor
+
+
+def project(values: Tensor, linear: nn.Linear, out: Tensor) -> None:
+    """Write what `linear` makes of `values` into `out`."""
+    if linear.bias is None:
+        torch.mm(values, linear.weight.t(), out=out)
+    else:
+        torch.addmm(linear.bias.to(out.dtype), values, linear.weight.t(), out=out)
+
+
+class _Norm:
+    """The launch between two layers."""
+
+    def __init__(self, weight: Tensor, eps: float, *, early: bool) -> None:
+        self._weight, self._eps, self._early = weight, eps, early
+
+    def __call__(self, source: Tensor, work: _Work, token_ids: Tensor | None = None) -> None:
+        """Add `source` to the stream, or begin it with embeddings, and norm it."""
+        n_rows, hidden = work.normed.shape
+        block = power_of_2(hidden)
+        options = launch_options(max(1, block // 256), early=self._early)
+        if token_ids is not None:
+            # the first kernel on a stream starts when all before it is done
+            options.pop("launch_pdl", None)
+        norm_kernel[(n_rows,)](
+            token_ids, source, work.stream, self._weight, work.normed, self._eps,
+            HIDDEN=hidden, BLOCK=block, **options,
+        )  # fmt: skip
+
+
+class _Layer:
+    """The launches between in_proj and out_proj.
+
+    Args:
+        mixer: its parameters are read where they are.
+        weights: of its steps.
+        early: whether a kernel may start while the one before it ends.
+    """
+
+    def __init__(self, mixer: MambaMixer, weights: StepWeights, *, early: bool) -> None:
+        self.mixer, self._weights, self._early = mixer, weights, early
+
+    def convolve(self, work: _Work, window: Tensor, tile: Tile) -> None:
+        """From the output of in_proj to x and the parts of x_proj; `window` (B, W, D) advances."""
+        mixer, (n_rows, blocks, selected) = self.mixer, work.parts.shape
+        bias, (_, width, channels) = mixer.conv1d.bias, window.shape
+        convolve_kernel[(cdiv(n_rows, tile.rows), blocks)](
+            work.entered, window, self._weights.filters, bias, mixer.x_proj.weight, work.x,
+            work.parts, n_rows,
+            CHANNELS=channels, WIDTH=width, SELECTED=selected, BP=power_of_2(selected),
+            BM=tile.rows, BN=tile.channels, BIAS=bias is not None, INTERPRETED=INTERPRETED,
+            **launch_options(tile.warps, early=self._early),
+        )  # fmt: skip
+
+    def select(self, work: _Work, tile: Tile) -> None:
+        """From the parts of x_proj to dt, B and C."""
+        (n_rows, channels), (_, maps) = work.dt.shape, work.maps.shape
+        rank = self.mixer.time_step_rank
+        select_kernel[(cdiv(n_rows, tile.rows), cdiv(channels, tile.channels) + 1)](
+            work.parts, self.mixer.dt_proj.weight, work.dt, work.maps, n_rows,
+            CHANNELS=channels, RANK=rank, BK=max(16, power_of_2(rank)), MAPS=maps,
+            BC=power_of_2(maps), BLOCKS=work.parts.shape[1], BM=tile.rows, BN=tile.channels,
+            INTERPRETED=INTERPRETED, **launch_options(tile.warps, early=self._early),
+        )  # fmt: skip
+
+    def recur(self, work: _Work, ssm: Tensor, tile: Tile) -> None:
+        """Advance the states; y of the recurrence, gated."""
+        A, D, dt_bias, _ = self._weights
+        n_rows, channels, n_states = ssm.shape
+        recur_kernel[(cdiv(channels, tile.channels), cdiv(n_rows, tile.rows))](
+            ssm, work.entered, work.x, work.dt, work.maps, A, D, dt_bias, work.y, n_rows,
+            CHANNELS=channels, N=n_states, NP=power_of_2(n_states), ROWS=tile.rows,
+            BD=tile.channels, **launch_options(tile.warps, early=self._early),
+        )  # fmt: skip

@@ -1,0 +1,144 @@
+"""Claims about the step for GPUs, run by test_gpu_step.py."""
+
+import copy
+
+import pytest
+import torch
+
+from selmem.encoder import read_state
+from selmem.probe import MambaProbe, MambaState, gpu_step
+from selmem.probe.graph_decoding import GraphDecoder
+from selmem.probe.triton_runtime import INTERPRETED
+from small_models import small_encoder, token_ids
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+STEPS = 2 if INTERPRETED else 8
+SHAPES = (
+    (1, {"hidden_size": 40, "state_size": 16, "time_step_rank": 20}),
+    (3, {"hidden_size": 24, "state_size": 8, "time_step_rank": 5, "conv_kernel": 3}),
+    (17, {"hidden_size": 48, "time_step_rank": 7, "use_bias": True, "use_conv_bias": False}),
+    (34, {"hidden_size": 24, "residual_in_fp32": False}),
+    (3, {"hidden_size": 96, "state_size": 16}),
+)
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch):
+    """Fill what torch.empty returns with NaN: an output that is not written cannot pass."""
+    empty = torch.empty
+
+    def filled(*shape, **options):
+        values = empty(*shape, **options)
+        return values.fill_(float("nan")) if values.is_floating_point() else values
+
+    monkeypatch.setattr(torch, "empty", filled)
+
+
+@pytest.fixture(autouse=INTERPRETED)
+def to_the_nearest(monkeypatch):
+    """Round to bfloat16 as a GPU does; the interpreter cuts off."""
+    from triton import language
+    from triton.runtime import interpreter
+
+    cut_off = interpreter._convert_float
+
+    def convert(values, have, want, mode):
+        if (have, want) != (language.float32, language.bfloat16):
+            return cut_off(values, have, want, mode)
+        return torch.from_numpy(values.copy()).bfloat16().view(torch.uint16).numpy()
+
+    monkeypatch.setattr(interpreter, "_convert_float", convert)
+
+
+def backbone_and_state(rows, **changes):
+    """Return a bfloat16 backbone and a state of `rows` texts."""
+    encoder = small_encoder(num_hidden_layers=2, **changes).to(DEVICE)
+    state = read_state(encoder, token_ids(rows, 7).to(DEVICE))
+    probe = MambaProbe.from_encoder(encoder).bfloat16().eval()
+    with torch.no_grad():
+        return probe.backbone.requires_grad_(False), MambaState(
+            state.conv.bfloat16(), state.ssm.clone()
+        )
+
+
+def steps_of(step, state):
+    """Return hidden vectors of some steps, and the state after them, as float32."""
+    rows = state.batch_size
+    with torch.no_grad():
+        tokens = [token_ids(rows, 1, seed=s)[:, 0].contiguous().to(DEVICE) for s in range(STEPS)]
+        hidden = torch.stack([step(token, state).clone() for token in tokens])
+    return [part.float() for part in (hidden, state.conv, state.ssm)]
+
+
+def gpu_steps(backbone, state):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELMEM_SCAN", "triton")
+        step = gpu_step.gpu_step(backbone, backbone.step_weights(), state.ssm.dtype)
+    return steps_of(step, MambaState(state.conv.mT.contiguous().mT, state.ssm.clone()))
+
+
+def errors(found, expected):
+    return [float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True)]
+
+
+@pytest.mark.parametrize(("rows", "changes"), SHAPES, ids=lambda part: str(part)[:12])
+def test_gpu_steps_are_as_near_to_exact_ones_as_plain_steps(rows, changes):
+    backbone, state = backbone_and_state(rows, **changes)
+    exact = copy.deepcopy(backbone).float()
+    expected = steps_of(exact.step, MambaState(state.conv.float(), state.ssm.clone()))
+    plain = steps_of(backbone.step, state.clone())
+    fast = gpu_steps(backbone, state)
+    for ours, theirs in zip(errors(fast, expected), errors(plain, expected), strict=True):
+        assert ours < 1.3 * theirs + 1e-3
+    assert max(errors(fast, plain)) < 0.02
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter runs one kernel after the other")
+def test_early_starts_change_nothing(monkeypatch):
+    backbone, state = backbone_and_state(7)
+    early = gpu_steps(backbone, state)
+    monkeypatch.setattr(gpu_step, "EARLY", False)
+    for ours, expected in zip(early, gpu_steps(backbone, state), strict=True):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("most", list(gpu_step.TILES))
+def test_every_tile_is_right(most, monkeypatch):
+    backbone, state = backbone_and_state(5)
+    plain = steps_of(backbone.step, state.clone())
+    monkeypatch.setattr(gpu_step, "TILES", {1000: gpu_step.TILES[most]})
+    assert max(errors(gpu_steps(backbone, state), plain)) < 0.02
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_decoder_writes_what_plain_steps_write(autocast, monkeypatch):
+    monkeypatch.setenv("SELMEM_SCAN", "triton")
+    encoder = small_encoder(eos_token_id=0, num_hidden_layers=1).to(DEVICE)
+    probe = MambaProbe.from_encoder(encoder).eval()
+    head = torch.randn(probe.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+    probe.lm_head.weight = torch.nn.Parameter(head.to(DEVICE))
+    state = read_state(encoder, token_ids(3, 7).to(DEVICE))
+    probe = probe if autocast else probe.bfloat16()
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
+        decoder = GraphDecoder(probe, lambda work: work)
+        written = decoder.decode(state, 6)
+        assert decoder._gpu_step is not None
+        plain = GraphDecoder(probe, lambda work: work)
+        plain._load = lambda start: plainly(plain, start)
+        # a GPU may round a near tie the other way, and then the texts part
+        columns = 6 if INTERPRETED else 1
+        assert torch.equal(plain.decode(state, 6)[:, :columns], written[:, :columns])
+
+
+def plainly(decoder, start):
+    buffers = GraphDecoder._load(decoder, start)
+    decoder._gpu_step = None
+    return buffers
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_other_precisions_are_left_to_plain_steps(dtype, monkeypatch):
+    monkeypatch.setenv("SELMEM_SCAN", "triton")
+    backbone, state = backbone_and_state(1)
+    backbone.to(dtype)
+    assert gpu_step.gpu_step(backbone, backbone.step_weights(), state.ssm.dtype) is None
