@@ -54,7 +54,7 @@ def backbone_and_state(rows, **changes):
     """Return a bfloat16 backbone and a state of `rows` texts."""
     encoder = small_encoder(num_hidden_layers=2, **changes).to(DEVICE)
     state = read_state(encoder, token_ids(rows, 7).to(DEVICE))
-    probe = MambaProbe.from_encoder(encoder).bfloat16().eval()
+    probe = MambaProbe.from_encoder(encoder).to(DEVICE).bfloat16().eval()
     with torch.no_grad():
         return probe.backbone.requires_grad_(False), MambaState(
             state.conv.bfloat16(), state.ssm.clone()
@@ -114,7 +114,7 @@ def test_every_tile_is_right(most, monkeypatch):
 def test_the_decoder_writes_what_plain_steps_write(autocast, monkeypatch):
     monkeypatch.setenv("SELMEM_SCAN", "triton")
     encoder = small_encoder(eos_token_id=0, num_hidden_layers=1).to(DEVICE)
-    probe = MambaProbe.from_encoder(encoder).eval()
+    probe = MambaProbe.from_encoder(encoder).to(DEVICE).eval()
     head = torch.randn(probe.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
     probe.lm_head.weight = torch.nn.Parameter(head.to(DEVICE))
     state = read_state(encoder, token_ids(3, 7).to(DEVICE))

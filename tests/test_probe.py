@@ -128,6 +128,8 @@ def test_loss_is_the_cross_entropy_of_the_logits_with_nothing_shifted():
     assert training.logits is None
     assert_close(training.loss, expected)
     assert probe(ids, state=state, labels=labels, return_logits=True).logits is not None
+    assert probe(ids, state=state, labels=labels).state is None
+    assert probe(ids, state=state, labels=labels, use_cache=True).state is not None
 
 
 def test_forward_takes_a_mask_without_padding_and_gives_a_tuple_on_request():

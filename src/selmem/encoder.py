@@ -54,6 +54,7 @@ class MambaEncoder(MambaLanguageModel):
         *,
         inputs_embeds: Tensor | None = None,
         return_logits: bool | None = None,
+        use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> MambaProbeOutput:
         """Read tokens from `initial_state` on; without one, from the beginning.
@@ -67,14 +68,21 @@ class MambaEncoder(MambaLanguageModel):
             inputs_embeds: in place of input_ids, (B, T, H).
             return_logits: whether to keep the logits; by default always, except in training
                 with labels.
+            use_cache: whether to return the state after the last token; by default likewise.
             num_items_in_batch: number of labels to divide the loss by; their count if None.
         """
+        everything = labels is None or not self.training
         hidden, state = self.backbone(
-            input_ids, initial_state, attention_mask, inputs_embeds=inputs_embeds
+            input_ids,
+            initial_state,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=everything if use_cache is None else use_cache,
         )
-        state.encoder_fingerprint = self.fingerprint
+        if state is not None:
+            state.encoder_fingerprint = self.fingerprint
         if return_logits is None:
-            return_logits = labels is None or not self.training
+            return_logits = everything
         return MambaProbeOutput(
             loss=None if labels is None else self.loss(hidden, labels, num_items_in_batch),
             logits=self.logits(hidden) if return_logits else None,

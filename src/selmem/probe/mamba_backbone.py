@@ -205,7 +205,8 @@ class MambaBackbone(nn.Module):
         attention_mask: Tensor | None = None,
         *,
         inputs_embeds: Tensor | None = None,
-    ) -> tuple[Tensor, MambaState]:
+        use_cache: bool = True,
+    ) -> tuple[Tensor, MambaState | None]:
         """Read a text from `initial_state` on.
 
         Args:
@@ -213,9 +214,11 @@ class MambaBackbone(nn.Module):
             initial_state: zero if None.
             attention_mask: 0 at padding, which must be on the left, else 1, (B, T).
             inputs_embeds: in place of input_ids, (B, T, H).
+            use_cache: whether to keep the state; of short texts it is most of the memory.
 
         Returns:
-            hidden vectors after the final norm (B, T, H), and the state after the last token.
+            hidden vectors after the final norm (B, T, H), and the state after the last token or
+            None.
 
         Raises:
             ValueError: for padding on the right, or together with an initial state.
@@ -229,9 +232,12 @@ class MambaBackbone(nn.Module):
         for index, layer in enumerate(self.layers):
             window, ssm = _layer_state(initial_state, index)
             hidden, residual, window, ssm = layer(hidden, residual, window, ssm, mask)
-            windows.append(window)
-            states.append(ssm)
+            if use_cache:
+                windows.append(window)
+                states.append(ssm)
         hidden, _ = self.norm_f.add(hidden, residual)
+        if not use_cache:
+            return hidden, None
         return hidden, MambaState(torch.stack(windows), torch.stack(states))
 
     def step(

@@ -80,7 +80,7 @@ class MambaProbeOutput(ModelOutput):
     Args:
         loss: mean cross-entropy in nats, when labels were given.
         logits: float32, (B, T, V), unless only the loss was wanted.
-        state: the state after the last token.
+        state: the state after the last token, unless only the loss was wanted.
     """
 
     loss: Tensor | None = None
@@ -144,6 +144,7 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         cache_params: MambaState | None = None,
         return_logits: bool | None = None,
+        use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
         return_dict: bool = True,
     ) -> MambaProbeOutput | tuple[Any, ...]:
@@ -159,6 +160,7 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
             cache_params: state of this probe itself to continue from, taken as it is.
             return_logits: whether to keep the logits; by default always, except in training
                 with labels.
+            use_cache: whether to return the state after the last token; by default likewise.
             num_items_in_batch: number of labels to divide the loss by; their count if None.
             return_dict: False gives a tuple, without what is None.
 
@@ -171,9 +173,16 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         start = cache_params
         if start is None:
             start = self.initial_state(state, tokens.shape[0])
-        hidden, final = self.backbone(input_ids, start, attention_mask, inputs_embeds=inputs_embeds)
+        everything = labels is None or not self.training
+        hidden, final = self.backbone(
+            input_ids,
+            start,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=everything if use_cache is None else use_cache,
+        )
         if return_logits is None:
-            return_logits = labels is None or not self.training
+            return_logits = everything
         output = MambaProbeOutput(
             loss=None if labels is None else self.loss(hidden, labels, num_items_in_batch),
             logits=self.logits(hidden) if return_logits else None,

@@ -52,6 +52,7 @@ class GraphedBackward:
             for _ in range(self.WARM_UP):
                 torch.autograd.backward(self._loss(static_windows) * weight)
         torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.empty_cache()  # the graph takes its memory from a pool of its own
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             loss = self._loss(static_windows) * weight
