@@ -8,8 +8,8 @@ PATH is a checkout of the paper's code; DIR a folder of installed packages that 
 others (`pip install --target`): transformers 4.46 and mambapy for the paper's code, mamba-ssm and
 causal-conv1d for transformers' encoder. Without them these parts are skipped.
 
-Expected time on one H200: about 6 minutes, of which compiling takes one (3 more with the paper's
-code, 1 more with two GPUs).
+Expected time on one H200: about 3 minutes, of which compiling takes one (1 more with mamba-ssm and
+the paper's code, 2 more with two GPUs).
 Writes scripts/results/bench_gpu.json and prints a table; what the file holds of other sections,
 from the same kind of GPU and the same versions, stays. Times are medians of CUDA events.
 """

@@ -30,6 +30,51 @@ def bundle_table() -> list[str]:
     ]
 
 
+def speed_table() -> list[str]:
+    """Return tokens a second at the 130M shape on a GPU, ours beside others'."""
+    bench = json.loads((RESULTS / "bench_gpu.json").read_text())
+    paper, encode = bench["paper"], bench["encode"]
+    stock = bench["encode_stock"]["transformers + mamba-ssm"]["tokens_s"]
+    ours = bench["train_130m"]["B=128 T=256"]
+    rows = [
+        (
+            f"training step, 128 texts of 256 tokens ({ours['peak_mb_token']:.2f} MB a token)",
+            ours["tokens_s"],
+            paper["train_tokens_s"],
+            f"the paper's code, 16 texts ({paper['train_peak_mb_token']:.1f} MB a token)",
+        ),
+        (
+            "training, two GPUs",
+            bench["two_gpus"]["2"]["tokens_s"],
+            bench["two_gpus"]["1"]["tokens_s"],
+            "one GPU",
+        ),
+        *(
+            (
+                f"reconstruction, {batch.partition('=')[2]} at a time",
+                bench["reconstruct"][batch]["tokens_s"],
+                paper[f"reconstruct_tokens_s_{batch}"],
+                "the paper's code",
+            )
+            for batch in ("B=256", "B=1")
+        ),
+        *(
+            (
+                f"encoding, {shape.partition('T=')[2]} tokens",
+                encode[shape],
+                stock[shape],
+                "transformers with mamba-ssm",
+            )
+            for shape in ("B=2048 T=16", "B=512 T=64", "B=128 T=256")
+        ),
+    ]
+    return [
+        "| | selmem, tokens/s | others, tokens/s | | ratio |",
+        "|---|---|---|---|---|",
+        *(f"| {what} | {a:,.0f} | {b:,.0f} | {who} | {a / b:.1f} |" for what, a, b, who in rows),
+    ]
+
+
 def trial_table() -> list[str]:
     """Return the verdicts at 64 tokens, or on whole texts where a claim has only those."""
     rows = read_table(RESULTS / "trial" / "verdicts.parquet").to_pylist()
@@ -77,7 +122,12 @@ def _claim(row: dict[str, Any]) -> str:
 
 def with_tables(text: str) -> str:
     """Return `text` with its tables made again."""
-    tables = {"bundle": bundle_table(), "trial": trial_table(), "channel": channel_table()}
+    tables = {
+        "bundle": bundle_table(),
+        "trial": trial_table(),
+        "channel": channel_table(),
+        "speed": speed_table(),
+    }
     for name, rows in tables.items():
         marked = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", flags=re.DOTALL)
         table = "".join(f"{row}\n" for row in rows)

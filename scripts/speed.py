@@ -3,7 +3,7 @@
     python scripts/speed.py SIZE [--tokens N]      SIZE of state-spaces: 130m 370m 790m 1.4b
 
 The parts of a step at the 130M shape (scripts/results/bench_gpu.json) are scaled to another shape:
-matrix products by their operations, the softmax by the vocabulary, everything else by layers times
+matrix products by their operations, the cross-entropy by the vocabulary, all else by layers times
 width. It is an estimate: no small model is taken to be faster than the bundled one was, with
 --cuda-graphs, and runs that share a card get less each.
 """
@@ -18,7 +18,7 @@ BENCH = Path(__file__).resolve().parent / "results" / "bench_gpu.json"
 FASTEST = 2.5e6  # tokens a second, from src/selmem/bundled/mamba-tiny/training.json
 MEASURED_AT, STEP_TOKENS = "B=128 T=256", 128 * 256
 # of each part, how much is the frozen encoder's forward pass; the rest of the parts a quarter
-ENCODER_SHARES = {"scan forward": 0.5, "scan backward": 0.0, "softmax and exp": 0.0, "optimizer": 0}
+ENCODER_SHARES = {"scan forward": 0.5, "scan backward": 0.0, "cross-entropy": 0.0, "optimizer": 0}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Shape:
         """Return how much longer a part takes than at the measured shape."""
         if part in {"matrix products", "optimizer"}:
             return self.products() / measured.products()
-        if part == "softmax and exp":
+        if part == "cross-entropy":
             return self.vocabulary / measured.vocabulary
         return self.layers * self.hidden / (measured.layers * measured.hidden)
 
@@ -66,7 +66,7 @@ def tokens_per_second(shape: Shape, bench: dict[str, Any], *, reads_state: bool 
         reads_state: whether an encoder of the same shape runs forward first; neither for a
             language model nor for a null probe.
     """
-    parts: dict[str, float] = bench["train_parts_ms"]
+    parts = {name: float(row["ms"]) for name, row in bench["train_parts_ms"].items()}
     whole = bench["train_130m"][MEASURED_AT]["ms"]
     spent = 0.0
     for part, milliseconds in parts.items():

@@ -16,8 +16,8 @@
 # 64 and 256), report/report.html, and tables/mamba-SIZE-probe for the probe's card.
 #
 # Cost of the trainings (1.07G tokens each) in hours of one H200, as `python scripts/speed.py SIZE`
-# prints it from scripts/results/bench_gpu.json; only the probe of 130m rests on a measured speed:
-#   130m: 3.0   370m: 7.9   790m: 13.3   1.4b: 19.7
+# prints it from scripts/results/bench_gpu.json, which has the probes' speed with random weights:
+#   130m: 2.0   370m: 5.6   790m: 9.6   1.4b: 14.8
 # The dry run takes the same way with two layers of random weights and two steps of training, after
 # building the whole shape without memory: 70 seconds of processor time for 130m.
 # Numbers: not yet run on a real checkpoint.
