@@ -390,16 +390,24 @@ def test_frequencies_fill_their_columns(config, release, tmp_path):
 def test_two_processes_write_the_same_tables(controlled_config, controlled, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
+        "import os\n"
         "from pathlib import Path as PosixPath\n"
-        "from selmem.measurement import MeasureConfig, measure\n"
+        "from selmem.measurement import MeasureConfig, measure, work\n"
+        "scored, score_batch = [], work.score_batch\n"
+        "work.score_batch = lambda *a, **k: scored.append(1) or score_batch(*a, **k)\n"
         f"measure({replace(controlled_config, out=tmp_path / 'out')!r})\n"
+        "place = PosixPath(__file__).with_name('rank' + os.environ['RANK'])\n"
+        "place.write_text(str(len(scored)))\n"
     )
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
-    command += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", "--main_process_port", "0", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*command, str(script)], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
+    batches = [int((tmp_path / f"rank{rank}").read_text()) for rank in range(2)]
+    assert min(batches) > 0
+    assert abs(batches[0] - batches[1]) <= 1
     found = tables_of(tmp_path / "out")
     # the mean states are sums over processes, so their last bits depend on how many there are
     means = [name for name in found["tokens"].column_names if "mean_layer" in name]

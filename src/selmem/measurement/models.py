@@ -35,12 +35,14 @@ def find_processes(device: str | None) -> Processes:
     """Return what `accelerate launch` set up, or one process.
 
     Args:
-        device: for one process; None takes a GPU where there is one.
+        device: for one process; None takes a GPU where there is one. Of several processes, each has
+            a GPU of its own unless it is "cpu".
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        state = PartialState()
+        # without being told, it takes each of several processes on CPUs for the only one
+        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
         return Processes(
             state.process_index, state.num_processes, state.device, state.wait_for_everyone
         )
