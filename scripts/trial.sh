@@ -12,11 +12,12 @@
 # by (maths: math, gsm8k, ...; code: code, github, humaneval). Sources named aave and sae are two
 # versions of the same lines: they are measured as whole texts, and by their first 16 tokens. The
 # first source is also measured with parts of the state exchanged. CORPUS is what the models were
-# trained on: its words are counted, and documents that stand in it to a tenth are left out.
+# trained on: its words are counted, documents that stand in it to a tenth are left out, and the mean
+# states among the controls are those of its text.
 #
-# What it makes in OUT: frequencies.parquet and overlap.parquet (with CORPUS), the measurements
-# short (16 and 64 tokens), long (256), pairs, prefixes and controls, report/report.html with the
-# verdicts, and tables/trial. Run it again after an interruption: what is done stays. MODELS is a folder with
+# What it makes in OUT: frequencies.parquet, overlap.parquet and corpus (with CORPUS), the
+# measurements short (16 and 64 tokens), long (256), pairs, prefixes and controls, report/report.html
+# with the verdicts, and tables/trial. Run it again after an interruption: what is done stays. MODELS is a folder with
 # mamba-tiny, mamba-tiny-probe and mamba-tiny-null-probe (default: the bundled ones), MAX_CHUNKS the
 # most chunks of a source and length (default 300; a third of it at 256 tokens), SELMEM the command
 # (default: selmem), PYTHON the interpreter (default: python).
@@ -49,12 +50,17 @@ for source in "$@"; do
 done
 
 known=""
+trained=""
 if [ -n "$CORPUS" ]; then
     [ -e "$out/frequencies.parquet" ] ||
         $SELMEM count --data $CORPUS --tokenizer "$MODELS/mamba-tiny" --out "$out/frequencies.parquet"
     [ -e "$out/overlap.parquet" ] ||
         $SELMEM overlap --data "$@" --corpus $CORPUS --out "$out/overlap.parquet"
+    [ -e "$out/corpus/store.json" ] ||
+        "$PYTHON" "$here/build_corpus.py" --data $CORPUS --tokenizer "$MODELS/mamba-tiny" \
+            --out "$out/corpus"
     known="--frequencies $out/frequencies.parquet --overlap $out/overlap.parquet"
+    trained="--training-corpus $out/corpus"
 fi
 
 measure() { # FOLDER MAX_CHUNKS FLAG...
@@ -77,6 +83,6 @@ fi
 $SELMEM report "$@" --out "$out/report"
 
 # the same chunks as in `short`, so in a report of their own
-measure controls "$MAX_CHUNKS" --data ${sources%% *} --lengths 16 --controls
+measure controls "$MAX_CHUNKS" --data ${sources%% *} --lengths 16 --controls $trained
 "$PYTHON" "$here/card_tables.py" "$out/report" trial --tables "$out/tables" \
     --controls "$out/controls"

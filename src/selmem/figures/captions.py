@@ -120,7 +120,7 @@ CAPTIONS: Mapping[str, Words] = {
     "controls_by_layer": Words(
         "Controls by layer",
         "How many more bits per token the probe needs when one layer's state comes from "
-        "another document (other) or is the mean over all texts of the length (mean).",
+        "another document (other) or is a mean over texts of the length (mean).",
     ),
     "pairs": Words(
         "Two versions of the same text",
