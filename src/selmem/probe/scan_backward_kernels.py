@@ -4,7 +4,7 @@
 # Triton's compiler reads these functions: tuples grow by +.
 """The backward pass of the selective scan; triton_scan.py says how it works."""
 
-from .scan_kernels import _at, _fold_step, _places, _sum_states, _swap
+from .scan_kernels import at_step, fold_step, places, sum_states, swap
 from .triton_math import sigmoid, softplus
 from .triton_runtime import jit
 
@@ -19,20 +19,20 @@ except ImportError:
 def _spread(part, lane, STEPS: constexpr, NL: constexpr):
     """Finish the sum over the channels of 32 // NL lanes where fewer STEPS were folded."""
     if STEPS * NL < 32:
-        part += _swap(part, lane, STEPS * NL)
+        part += swap(part, lane, STEPS * NL)
     if 2 * STEPS * NL < 32:
-        part += _swap(part, lane, 2 * STEPS * NL)
+        part += swap(part, lane, 2 * STEPS * NL)
     return part
 
 
 @jit
 def _sum_neighbours(values, lane, NL: constexpr):
     if NL > 1:
-        values += _swap(values, lane, 1)
+        values += swap(values, lane, 1)
     if NL > 2:
-        values += _swap(values, lane, 2)
+        values += swap(values, lane, 2)
     if NL > 4:
-        values += _swap(values, lane, 4)
+        values += swap(values, lane, 4)
     return values
 
 
@@ -49,7 +49,7 @@ def scan_backward_kernel(
     DL: tl.constexpr = 32 // NL
     NC: tl.constexpr = N // NL // 4
     GROUPS: tl.constexpr = HISTORY // NL
-    lane, step, d, n = _places(tl.program_id(0), N, NL, DR)
+    lane, step, d, n = places(tl.program_id(0), N, NL, DR)
     channel_lane = lane // NL
     # sums over channels of HISTORY steps end in the first lanes, one step in each
     first = channel_lane < HISTORY
@@ -113,17 +113,17 @@ def scan_backward_kernel(
                 for k in tl.static_range(NL):
                     bc_row = bc_rows + (m * NL + k) * (2 * N) + n
                     before = before + (h,)
-                    decay = tl.exp2(_at(deltas[m], lane, k, NL) * a)
+                    decay = tl.exp2(at_step(deltas[m], lane, k, NL) * a)
                     decays = decays + (decay,)
-                    h = decay * h + _at(u, lane, k, NL) * tl.load(bc_row)
-                    y_k = _sum_states(h * tl.load(bc_row + N))
+                    h = decay * h + at_step(u, lane, k, NL) * tl.load(bc_row)
+                    y_k = sum_states(h * tl.load(bc_row + N))
                     if k == 0:
                         y1, y2, y4 = y_k, y_k, y_k
-                    y_m, y1, y2, y4 = _fold_step(y_k, y1, y2, y4, lane, k, True, NL, 1)
-                    dc_k = tl.sum(h * _at(dy_m, lane, k, NL), 1, keep_dims=True)
+                    y_m, y1, y2, y4 = fold_step(y_k, y1, y2, y4, lane, k, True, NL, 1)
+                    dc_k = tl.sum(h * at_step(dy_m, lane, k, NL), 1, keep_dims=True)
                     if m * NL + k == 0:
                         s1, s2, s4 = dc_k, dc_k, dc_k
-                    dc, s1, s2, s4 = _fold_step(
+                    dc, s1, s2, s4 = fold_step(
                         dc_k, s1, s2, s4, lane, m * NL + k, True, HISTORY, NL
                     )
                 y_m += tl.load(skip_weight + d, mask=inside, other=0.0) * xs[m]
@@ -141,24 +141,24 @@ def scan_backward_kernel(
                 out_row = out_rows + t * CHANNELS + (d + step * CHANNELS) + m * NL * CHANNELS
                 for k in tl.static_range(NL - 1, -1, -1):
                     bc_row = bc_rows + (m * NL + k) * (2 * N) + n
-                    delta_k = _at(delta, lane, k, NL)
-                    dh = _at(dy_m, lane, k, NL) * tl.load(bc_row + N) + carry
-                    db_k = tl.sum(dh * _at(u, lane, k, NL), 1, keep_dims=True)
+                    delta_k = at_step(delta, lane, k, NL)
+                    dh = at_step(dy_m, lane, k, NL) * tl.load(bc_row + N) + carry
+                    db_k = tl.sum(dh * at_step(u, lane, k, NL), 1, keep_dims=True)
                     if m * NL + k == HISTORY - 1:
                         s1, s2, s4 = db_k, db_k, db_k
-                    db, s1, s2, s4 = _fold_step(
+                    db, s1, s2, s4 = fold_step(
                         db_k, s1, s2, s4, lane, m * NL + k, False, HISTORY, NL
                     )
                     carry = dh * decays[m * NL + k]
                     through = carry * before[m * NL + k]
                     da += delta_k * through
-                    du_k = _sum_states(dh * tl.load(bc_row))
-                    ddelta_k = _sum_states(through * a)
+                    du_k = sum_states(dh * tl.load(bc_row))
+                    ddelta_k = sum_states(through * a)
                     if k == NL - 1:
                         u1, u2, u4 = du_k, du_k, du_k
                         v1, v2, v4 = ddelta_k, ddelta_k, ddelta_k
-                    du_m, u1, u2, u4 = _fold_step(du_k, u1, u2, u4, lane, k, False, NL, 1)
-                    ddelta_m, v1, v2, v4 = _fold_step(ddelta_k, v1, v2, v4, lane, k, False, NL, 1)
+                    du_m, u1, u2, u4 = fold_step(du_k, u1, u2, u4, lane, k, False, NL, 1)
+                    ddelta_m, v1, v2, v4 = fold_step(ddelta_k, v1, v2, v4, lane, k, False, NL, 1)
                 dx_m = du_m * delta + skip * dy_m
                 # a is in units of log2; the slope is that of softplus
                 ddt_m = (du_m * xs[m] + ddelta_m * 0.6931471805599453) * slopes[m]

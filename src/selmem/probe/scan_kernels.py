@@ -34,7 +34,7 @@ def pack_kernel(
 
 
 @jit
-def _places(block, N: constexpr, NL: constexpr, DR: constexpr):
+def places(block, N: constexpr, NL: constexpr, DR: constexpr):
     """Return the lane, its step and the channels and states of a tile (32, DR, N // NL // 4, 4).
 
     A lane's states come in fours, one load each, lest the compiler spread them over lanes.
@@ -49,12 +49,13 @@ def _places(block, N: constexpr, NL: constexpr, DR: constexpr):
 
 
 @jit
-def _sum_states(values):
+def sum_states(values):
+    """Add over a lane's states."""
     return tl.sum(tl.sum(values, 3, keep_dims=True), 2, keep_dims=True)
 
 
 @jit
-def _at(values, lane, k: constexpr, NL: constexpr):
+def at_step(values, lane, k: constexpr, NL: constexpr):
     """Give all lanes what the k-th of their NL neighbours holds, for its step."""
     if NL > 1:
         source = tl.broadcast_to(lane - lane % NL + k, values.shape)
@@ -63,7 +64,8 @@ def _at(values, lane, k: constexpr, NL: constexpr):
 
 
 @jit
-def _swap(values, lane, BIT: constexpr):
+def swap(values, lane, BIT: constexpr):
+    """Return what the lane holds whose number differs in `BIT`."""
     return tl.gather(values, tl.broadcast_to(lane ^ BIT, values.shape), 0)
 
 
@@ -71,11 +73,11 @@ def _swap(values, lane, BIT: constexpr):
 def _fold(low, high, lane, BIT: constexpr):
     """Add over pairs of lanes that differ in `BIT`: one keeps the sum of `low`, one of `high`."""
     upper = (lane & BIT) != 0
-    return tl.where(upper, high, low) + _swap(tl.where(upper, low, high), lane, BIT)
+    return tl.where(upper, high, low) + swap(tl.where(upper, low, high), lane, BIT)
 
 
 @jit
-def _fold_step(
+def fold_step(
     part, waiting1, waiting2, waiting4, lane,
     k: constexpr, FORWARD: constexpr, STEPS: constexpr, UNIT: constexpr,
 ):  # fmt: skip
@@ -125,7 +127,7 @@ def scan_forward_kernel(
     GROUPS: tl.constexpr = UNROLLED // NL
     BLOCKS: tl.constexpr = (CHANNELS + DL * DR - 1) // (DL * DR)
     text = (tl.program_id(0) // BLOCKS).to(tl.int64)
-    lane, step, d, n = _places(tl.program_id(0) % BLOCKS, N, NL, DR)
+    lane, step, d, n = places(tl.program_id(0) % BLOCKS, N, NL, DR)
     inside = (d < CHANNELS) | (CHANNELS % (DL * DR) == 0)
     dn = d * N + n
     a = tl.load(a_matrix + dn, mask=inside, other=0.0) * 1.4426950408889634
@@ -171,14 +173,14 @@ def scan_forward_kernel(
                         )  # fmt: skip
                 bc_row = bc + (t * (2 * N) + (m * NL + k) * (2 * N)) + n
                 b_map, c_map = tl.load(bc_row), tl.load(bc_row + N)
-                h = tl.exp2(_at(delta, lane, k, NL) * a) * h + _at(u, lane, k, NL) * b_map
-                y_k = _sum_states(h * c_map)
+                h = tl.exp2(at_step(delta, lane, k, NL) * a) * h + at_step(u, lane, k, NL) * b_map
+                y_k = sum_states(h * c_map)
                 if NL == 1:
                     y_m = y_k
                 else:
                     if k == 0:
                         y1, y2, y4 = y_k, y_k, y_k
-                    y_m, y1, y2, y4 = _fold_step(y_k, y1, y2, y4, lane, k, True, NL, 1)
+                    y_m, y1, y2, y4 = fold_step(y_k, y1, y2, y4, lane, k, True, NL, 1)
             out = y_m + skip * x_m
             gate = zs[m].to(tl.float32)
             gated = out * gate * sigmoid(gate)
