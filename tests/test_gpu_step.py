@@ -1,7 +1,3 @@
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,23 +7,14 @@ from selmem.encoder import read_state
 from selmem.probe import MambaProbe
 from selmem.probe.gpu_step import gpu_step
 from small_models import small_encoder, token_ids
+from triton_runs import needs_triton, run_cases
 
 CASES = Path(__file__).with_name("gpu_step_cases.py")
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="triton is not installed"
-)
-
-
-def run_cases(**environment):
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(CASES)]
-    return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
 
 
 @needs_triton
 def test_gpu_steps_are_right_in_the_interpreter():
-    run = run_cases(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    run = run_cases(CASES, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "1 skipped" in run.stdout  # what only a GPU can do
 
@@ -35,7 +22,7 @@ def test_gpu_steps_are_right_in_the_interpreter():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gpu_steps_are_right_on_the_gpu():
-    run = run_cases(TRITON_INTERPRET="0")
+    run = run_cases(CASES, TRITON_INTERPRET="0")
     assert run.returncode == 0, run.stdout + run.stderr
 
 

@@ -1,34 +1,22 @@
-import importlib.util
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from selmem.probe.triton_runtime import rows
+from triton_runs import needs_triton, run_cases
 
 CASES = Path(__file__).with_name("triton_cases.py")
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="triton is not installed"
-)
 # what the sm_90 compiler may leave in local memory, bytes a thread; the backward scan is faster so
 # than with exponentials taken twice
 STACK_LIMIT = 128
 
 
-def run_cases(**environment):
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(CASES)]
-    return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-
-
 @needs_triton
 def test_the_kernels_are_right_in_the_interpreter():
-    run = run_cases(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    run = run_cases(CASES, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "skipped" not in run.stdout
 
@@ -36,7 +24,7 @@ def test_the_kernels_are_right_in_the_interpreter():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_kernels_are_right_on_the_gpu():
-    run = run_cases(TRITON_INTERPRET="0")
+    run = run_cases(CASES, TRITON_INTERPRET="0")
     assert run.returncode == 0, run.stdout + run.stderr
 
 

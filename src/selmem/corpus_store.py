@@ -89,6 +89,18 @@ class CorpusStore:
         """Hash of the tokenizer that made the token ids."""
         return str(self.summary["tokenizer_hash"])
 
+    def require_tokenizer(self, expected: str) -> None:
+        """Refuse a store that another tokenizer than the one of this hash has made.
+
+        Raises:
+            InputError: names both hashes.
+        """
+        if self.tokenizer_hash != expected:
+            raise InputError(
+                f"{self.path} was made with a tokenizer of hash {self.tokenizer_hash}, but the "
+                f"model has {expected}; build the store with the model's tokenizer"
+            )
+
     @cached_property
     def offsets(self) -> Positions:
         """Position of each document's first token, and the end of the array, (n_documents + 1,)."""

@@ -71,23 +71,19 @@ class MambaEncoder(MambaLanguageModel):
             use_cache: whether to return the state after the last token; by default likewise.
             num_items_in_batch: number of labels to divide the loss by; their count if None.
         """
-        everything = labels is None or not self.training
-        hidden, state = self.backbone(
+        output = self.answer(
             input_ids,
             initial_state,
             attention_mask,
-            inputs_embeds=inputs_embeds,
-            use_cache=everything if use_cache is None else use_cache,
+            inputs_embeds,
+            labels,
+            return_logits=return_logits,
+            use_cache=use_cache,
+            num_items_in_batch=num_items_in_batch,
         )
-        if state is not None:
-            state.encoder_fingerprint = self.fingerprint
-        if return_logits is None:
-            return_logits = everything
-        return MambaProbeOutput(
-            loss=None if labels is None else self.loss(hidden, labels, num_items_in_batch),
-            logits=self.logits(hidden) if return_logits else None,
-            state=state,
-        )
+        if output.state is not None:
+            output.state.encoder_fingerprint = self.fingerprint
+        return output
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write a folder that transformers' MambaForCausalLM loads."""

@@ -14,6 +14,8 @@ from selmem.errors import InputError
 from selmem.hub.republication import publishable
 from selmem.tables import SCHEMAS, read_metadata, read_table, write_table
 
+RATES = "omission"  # the table that `selmem report` writes
+
 
 def stage_tables(path: Path, namespace: str, out: Path) -> list[Split]:
     """Write the publishable part of measured tables to `out`/data/TABLE/SPLIT.parquet.
@@ -29,13 +31,14 @@ def stage_tables(path: Path, namespace: str, out: Path) -> list[Split]:
         InputError: a table is absent, has other columns than it should, or holds two probes; two
             folders hold the same chunk of one probe.
     """
-    folders: dict[str, list[Path]] = {}
+    measured: dict[str, dict[Path, Tables]] = {}
     for folder in _measured_folders(path):
-        written = _read(folder / "reconstructions.parquet")
-        folders.setdefault(_split_name(written, folder), []).append(folder)
+        tables = {name: _read(folder / f"{name}.parquet") for name in SCHEMAS if name != RATES}
+        name = _split_name(tables["reconstructions"], folder)
+        measured.setdefault(name, {})[folder] = tables
     named = {
-        name: publishable(_with_hub_ids(_read_joined(parts, path), namespace))
-        for name, parts in folders.items()
+        name: publishable(_with_hub_ids(_joined(parts, path), namespace))
+        for name, parts in measured.items()
     }
     _align_columns(list(named.values()))
     metadata = _public_metadata(path)
@@ -56,31 +59,28 @@ def _measured_folders(path: Path) -> list[Path]:
     return found
 
 
-def _read_joined(folders: Sequence[Path], path: Path) -> Tables:
-    """Return the tables of one probe, measured in `folders` of `path`."""
+def _joined(parts: Mapping[Path, Tables], path: Path) -> Tables:
+    """Return the tables of one probe from those measured in folders of `path`, and its rates."""
+    folders = list(parts)
     if len(folders) == 1:
-        return {name: _read(folders[0] / f"{name}.parquet") for name in SCHEMAS}
+        return {**parts[folders[0]], RATES: _read(folders[0] / f"{RATES}.parquet")}
     tables = {
-        name: pa.concat_tables(
-            [_read(folder / f"{name}.parquet") for folder in folders], promote_options="default"
-        )
+        name: pa.concat_tables([part[name] for part in parts.values()], promote_options="default")
         for name in SCHEMAS
-        if name != "omission"
+        if name != RATES
     }
     if repeated := _first_repeated(tables["chunks"]["chunk_id"]):
         raise InputError(
             f"{', '.join(map(str, folders))} measure one probe, and two of them hold chunk "
             f"{repeated}; leave one out"
         )
-    if not (path / "omission.parquet").is_file():
+    if not (path / f"{RATES}.parquet").is_file():
         raise InputError(
             f"{len(folders)} folders in {path} measure one probe; write its rates over all of them "
             f"with `selmem report {' '.join(map(str, folders))} --out {path}`"
         )
-    rates = _read(path / "omission.parquet")
-    tables["omission"] = rates.filter(
-        pc.equal(rates["probe"], tables["reconstructions"]["probe"][0])
-    )
+    rates = _read(path / f"{RATES}.parquet")
+    tables[RATES] = rates.filter(pc.equal(rates["probe"], tables["reconstructions"]["probe"][0]))
     return tables
 
 

@@ -103,11 +103,7 @@ def _training_corpus(
     if config.training_corpus is None:
         return None
     store = open_store(config.training_corpus)
-    if store.tokenizer_hash != tokenizer_hash(tokenizer):
-        raise InputError(
-            f"{store.path} was made with a tokenizer of hash {store.tokenizer_hash}, but the probe "
-            f"has {tokenizer_hash(tokenizer)}; give a store that it or its encoder was trained on"
-        )
+    store.require_tokenizer(tokenizer_hash(tokenizer))
     for length in config.lengths:
         if length != WHOLE_TEXT and not store.windows(length, "train").total:
             raise InputError(f"no training document of {store.path} has {length} tokens")

@@ -192,13 +192,11 @@ class _Norm:
         """Add `source` to the stream, or begin it with embeddings, and norm it."""
         n_rows, hidden = work.normed.shape
         block = power_of_2(hidden)
-        options = launch_options(max(1, block // 256), early=self._early)
-        if token_ids is not None:
-            # the first kernel on a stream starts when all before it is done
-            options.pop("launch_pdl", None)
+        # the first kernel of a step starts when all before it is done
+        early = self._early and token_ids is None
         norm_kernel[(n_rows,)](
             token_ids, source, work.stream, self._weight, work.normed, self._eps,
-            HIDDEN=hidden, BLOCK=block, **options,
+            HIDDEN=hidden, BLOCK=block, **launch_options(max(1, block // 256), early=early),
         )  # fmt: skip
 
 

@@ -27,6 +27,21 @@ from .mamba_state import MambaState
 VOCABULARY_BLOCK = 1024
 
 
+@dataclass
+class MambaProbeOutput(ModelOutput):
+    """What a probe or an encoder returns.
+
+    Args:
+        loss: mean cross-entropy in nats, when labels were given.
+        logits: float32, (B, T, V), unless only the loss was wanted.
+        state: the state after the last token, unless only the loss was wanted.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    state: MambaState | None = None
+
+
 class MambaLanguageModel(PreTrainedModel):
     """What encoder and probe share: backbone, tied output layer, initialisation of weights."""
 
@@ -66,26 +81,40 @@ class MambaLanguageModel(PreTrainedModel):
             num_items_in_batch = (labels != IGNORED).sum()
         return total / num_items_in_batch
 
+    def answer(
+        self,
+        input_ids: Tensor | None,
+        start: MambaState | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None,
+        labels: Tensor | None,
+        *,
+        return_logits: bool | None,
+        use_cache: bool | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> MambaProbeOutput:
+        """Return what `forward` does, from the state `start` on; for its arguments see there."""
+        everything = labels is None or not self.training
+        hidden, state = self.backbone(
+            input_ids,
+            start,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=everything if use_cache is None else use_cache,
+        )
+        if return_logits is None:
+            return_logits = everything
+        return MambaProbeOutput(
+            loss=None if labels is None else self.loss(hidden, labels, num_items_in_batch),
+            logits=self.logits(hidden) if return_logits else None,
+            state=state,
+        )
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, MambaMixer):
             init_mixer(module, self.config)
-
-
-@dataclass
-class MambaProbeOutput(ModelOutput):
-    """What a probe or an encoder returns.
-
-    Args:
-        loss: mean cross-entropy in nats, when labels were given.
-        logits: float32, (B, T, V), unless only the loss was wanted.
-        state: the state after the last token, unless only the loss was wanted.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    state: MambaState | None = None
 
 
 class MambaProbe(MambaLanguageModel, GenerationMixin):
@@ -173,20 +202,15 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         start = cache_params
         if start is None:
             start = self.initial_state(state, tokens.shape[0])
-        everything = labels is None or not self.training
-        hidden, final = self.backbone(
+        output = self.answer(
             input_ids,
             start,
             attention_mask,
-            inputs_embeds=inputs_embeds,
-            use_cache=everything if use_cache is None else use_cache,
-        )
-        if return_logits is None:
-            return_logits = everything
-        output = MambaProbeOutput(
-            loss=None if labels is None else self.loss(hidden, labels, num_items_in_batch),
-            logits=self.logits(hidden) if return_logits else None,
-            state=final,
+            inputs_embeds,
+            labels,
+            return_logits=return_logits,
+            use_cache=use_cache,
+            num_items_in_batch=num_items_in_batch,
         )
         return output if return_dict else output.to_tuple()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .cross_entropy_kernels import cross_entropy_kernel
-from .triton_runtime import on_its_device
+from .triton_runtime import on_its_device, power_of_2
 
 LARGEST_BLOCK = 4096
 
@@ -25,7 +25,7 @@ def cross_entropy_(logits: Tensor, labels: Tensor, ignored: int) -> Tensor:
     """
     rows, vocabulary = logits.shape
     losses = torch.empty(rows, device=logits.device, dtype=torch.float32)
-    block = max(128, min(LARGEST_BLOCK, 1 << (vocabulary - 1).bit_length()))
+    block = max(128, min(LARGEST_BLOCK, power_of_2(vocabulary)))
     cross_entropy_kernel[(rows,)](
         logits, labels.contiguous(), losses,
         IGNORED=ignored, VOCABULARY=vocabulary, BLOCK=block, num_warps=max(1, block // 512),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .norm_kernels import add_norm_backward_kernel, add_norm_forward_kernel
-from .triton_runtime import cdiv, on_its_device
+from .triton_runtime import cdiv, on_its_device, power_of_2
 
 # programs of the backward pass: eight for each multiprocessor of an H200
 PROGRAMS = 8 * 132
@@ -101,5 +101,5 @@ def add_norm_backward(
 
 
 def _block(hidden: int) -> dict[str, int]:
-    block = max(128, 1 << (hidden - 1).bit_length())
+    block = max(128, power_of_2(hidden))
     return {"HIDDEN": hidden, "BLOCK": block, "num_warps": max(1, min(16, block // 256))}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .step_kernels import choose_kernel, state_kernel, window_kernel
-from .triton_runtime import cdiv, on_its_device
+from .triton_runtime import cdiv, on_its_device, power_of_2
 
 
 @on_its_device
@@ -38,7 +38,7 @@ def selective_state_update(
     state_kernel[(cdiv(channels, block) * batch,)](
         state, x, dt, A.contiguous(), B, C, D, z, dt_bias, y,
         x.stride(0), dt.stride(0), B.stride(0), C.stride(0), z.stride(0),
-        CHANNELS=channels, N=n_states, NP=1 << (n_states - 1).bit_length(), BD=block, num_warps=4,
+        CHANNELS=channels, N=n_states, NP=power_of_2(n_states), BD=block, num_warps=4,
     )  # fmt: skip
     return y
 
@@ -70,7 +70,7 @@ def choose(
 ) -> None:
     """Write the likeliest token of each row; see `graph_decoding.choose`."""
     rows, vocabulary = logits.shape
-    block = max(128, min(4096, 1 << (vocabulary - 1).bit_length()))
+    block = max(128, min(4096, power_of_2(vocabulary)))
     choose_kernel[(rows,)](
         logits, token, ended.view(torch.uint8), recent, slot, recent.stride(0),
         EOS=eos, VOCABULARY=vocabulary, BLOCK=block, num_warps=max(1, block // 512),

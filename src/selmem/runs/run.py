@@ -100,11 +100,7 @@ class Run:
         if len(self.config.data) > 1:
             raise InputError(f"{stores[0]} is a corpus store; give it alone, or only texts")
         store = open_store(Path(stores[0]))
-        if store.tokenizer_hash != tokenizer_hash(tokenizer):
-            raise InputError(
-                f"{stores[0]} was made with a tokenizer of hash {store.tokenizer_hash}, but the "
-                f"model has {tokenizer_hash(tokenizer)}; build the store with the model's tokenizer"
-            )
+        store.require_tokenizer(tokenizer_hash(tokenizer))
         return store
 
     def optimise(
