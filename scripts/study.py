@@ -5,16 +5,18 @@
 
 DIR/tokenizer and DIR/corpus are made from --corpus, unless there already. Run the same command
 again after an interruption: what is done stays, what was interrupted continues. --minutes 9 ends
-what is under way after 9 minutes with a checkpoint and exit status 3, for machines lent in parts;
---jobs N runs N at once on one card (start NVIDIA's MPS first). --flags adds flags to each training
-(--flags --cuda-graphs on a GPU).
+what is under way after 9 minutes with a checkpoint and exit status 3, for machines lent in parts.
+--cards N shares the runs out to N GPUs; a small one leaves room for others on its card, as
+study_runs.py says (start NVIDIA's MPS first), --jobs 1 gives each a card of its own. --flags adds
+flags to each training (--flags --cuda-graphs on a GPU).
 
 --measure-flags "FLAG ..." adds flags to each measurement.
 
 Stages: encoders (four sizes), neox (one encoder, probe and null probe with the GPT-NeoX tokenizer),
 probes (probe and null probe of every size), seeds (two more of each for 1m and 4m), lengths
 (dedicated to T = 64 and to T = 256), parts (convolution or SSM state alone), depth (extra layers),
-convergence (twice the tokens), causal (frequencies exchanged; needs causal_frequency.py build
+convergence (twice the tokens), half (half of them), again (the
+smallest size a second time), causal (frequencies exchanged; needs causal_frequency.py build
 before), checkpoint (readers of DIR/encoder, made by others; see state_spaces.sh), and measure,
 measure-causal, measure-checkpoint (`selmem measure` of what is trained, on --sources). What runs
 they consist of stands in study_runs.py.
@@ -25,18 +27,29 @@ Numbers: nothing of it has been run yet.
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 from study_runs import CAUSAL_SEEDS, MEASUREMENTS, STAGES, Run, minutes
 
 SCRIPTS = Path(__file__).resolve().parent
 UNFINISHED = 3
+
+
+class Limits(NamedTuple):
+    """How many GPUs there are, and how many runs one takes at once."""
+
+    cards: int
+    jobs: int
 
 
 def share_null_probes(work: Path) -> None:
@@ -97,34 +110,69 @@ def script(name: str, *words: str | Path) -> None:
 
 
 def ready(runs: list[Run], work: Path, tried: set[str]) -> Iterator[Run]:
-    """Yield the runs that can start now."""
+    """Yield the runs that can start now, in their order."""
     for run in runs:
-        inputs = [work / folder / "config.json" for folder in run.needs]
         fresh = run.out not in tried and not (work / run.mark).exists()
-        if fresh and all(path.exists() for path in inputs):
+        if fresh and all((work / path).exists() for path in run.files):
             yield run
 
 
+@dataclass
+class Active:
+    """A run under way."""
+
+    run: Run
+    card: int
+    process: "subprocess.Popen[bytes]"
+
+
+def free_card(active: list[Active], reserved: set[int], share: float, limits: Limits) -> int | None:
+    """Return the emptiest card with room for a share; where there is none, reserve the emptiest.
+
+    A card reserved for a large run takes no smaller ones, else they would keep it busy for ever.
+    """
+    loads = {card: 0.0 for card in range(limits.cards) if card not in reserved}
+    counts = Counter(job.card for job in active)
+    for job in active:
+        if job.card in loads:
+            loads[job.card] += job.run.share
+    if not loads:
+        return None
+    card = min(loads, key=loads.__getitem__)
+    if loads[card] + share <= 1 + 1e-6 and counts[card] < limits.jobs:
+        return card
+    reserved.add(card)
+    return None
+
+
 def execute(runs: list[Run], args: argparse.Namespace) -> int:
-    """Run what is not done, `jobs` at once; return the exit status."""
+    """Run what is not done, as many at once as there is room for; return the exit status."""
     started = time.monotonic()
-    active: dict[str, subprocess.Popen[bytes]] = {}
+    limits = Limits(args.cards, args.jobs)
+    active: list[Active] = []
     tried: set[str] = set()
     status = 0
     while True:
+        reserved: set[int] = set()
         for run in list(ready(runs, args.work, tried)):
             left = args.minutes - (time.monotonic() - started) / 60 if args.minutes else None
-            if len(active) >= args.jobs or (left is not None and left < 0.5):
+            card = free_card(active, reserved, run.share, limits)
+            if len(reserved) == limits.cards or (left is not None and left < 0.5):
                 break
+            if card is None:
+                continue
             tried.add(run.out)
-            active[run.out] = start(run, args, left)
+            active.append(Active(run, card, start(run, args, left, card)))
         if not active:
             break
         time.sleep(0.2)
-        for name in [name for name, process in active.items() if process.poll() is not None]:
-            code = active.pop(name).returncode
+        for job in [job for job in active if job.process.poll() is not None]:
+            active.remove(job)
+            code = job.process.returncode
             status = status or code
-            print(f"{name}: {'failed' if code else 'ended'} ({code})", flush=True)
+            spent = (time.monotonic() - started) / 60
+            print(f"{spent:5.1f} min {job.run.out}: {f'failed ({code})' if code else 'ended'}")
+            sys.stdout.flush()
             share_null_probes(args.work)
     undone = [run.out for run in runs if not (args.work / run.mark).exists()]
     if undone:
@@ -132,8 +180,13 @@ def execute(runs: list[Run], args: argparse.Namespace) -> int:
     return status or (UNFINISHED if undone else 0)
 
 
-def start(run: Run, args: argparse.Namespace, left: float | None) -> "subprocess.Popen[bytes]":
+def start(
+    run: Run, args: argparse.Namespace, left: float | None, card: int
+) -> "subprocess.Popen[bytes]":
     """Start one command; its log is beside its folder."""
+    environment = {**os.environ}
+    if args.cards > 1:
+        environment["CUDA_VISIBLE_DEVICES"] = str(card)
     words = [*args.selmem.split(), *run.arguments()]
     if run.config is None:
         words += args.measure_flags.split()
@@ -145,7 +198,8 @@ def start(run: Run, args: argparse.Namespace, left: float | None) -> "subprocess
     log = args.work / f"{run.out}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        return subprocess.Popen(words, cwd=args.work, stdout=file, stderr=subprocess.STDOUT)
+        both = {"stdout": file, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(words, cwd=args.work, env=environment, **both)
 
 
 def absolute(source: str) -> str:
@@ -177,7 +231,8 @@ def main() -> int:
     parser.add_argument("--corpus", nargs="+", default=[], metavar="SRC", help="to train on")
     parser.add_argument("--sources", nargs="+", default=[], metavar="SRC", help="to measure")
     parser.add_argument("--only", nargs="+", default=[], metavar="FOLDER", help="of these runs")
-    parser.add_argument("--jobs", type=int, default=1, help="at once")
+    parser.add_argument("--cards", type=int, default=1, help="GPUs")
+    parser.add_argument("--jobs", type=int, default=12, help="at most at once on a card")
     parser.add_argument("--minutes", type=float, help="end what is under way after this time")
     parser.add_argument("--list", action="store_true", help="print the runs and do nothing")
     parser.add_argument("--measure-flags", default="", help="for each measurement, as one word")

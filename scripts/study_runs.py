@@ -12,7 +12,11 @@ from speed import Shape, read_bench, tokens_per_second
 CONFIGS = Path(__file__).resolve().parent / "configs" / "study"
 PROBE_RATES = {"1m": 0.003, "4m": 0.002, "15m": 0.002, "45m": 0.001}  # peak learning rates
 SEEDED, CONTROLLED = ("1m", "4m"), "4m"
-CAUSAL, CAUSAL_SEEDS, CAUSAL_STEPS = "1m", (0, 1, 2), 7_000
+CAUSAL, CAUSAL_SEEDS, CAUSAL_STEPS = "1m", (0, 1, 2), 6_000
+NAME = "selmem/mamba-own-{}"  # what readers record as their encoder
+# of a card that runs alone: how much of it a training of this size can use
+SHARES = {"1m": 1 / 6, "4m": 0.2, "15m": 0.4, "45m": 0.75}
+MEASUREMENT_SHARE = 1 / 12
 DEDICATED = (64, 256)  # tokens
 EXTRA_LAYERS = 4
 LENGTHS, CONTROL_LENGTHS = (4, 8, 16, 32, 64, 128, 256), (16, 64, 256)
@@ -36,6 +40,29 @@ class Run:
     config: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> str | None:
+        """Of the family, None for a checkpoint made by others."""
+        path = self.needs[0] if self.needs else str(self.config)
+        if path == "encoder":
+            return None
+        found = (size for size in sorted(SHARES, key=len, reverse=True) if size in path)
+        return next(found, CAUSAL)
+
+    @property
+    def share(self) -> float:
+        """How much of a card it uses; what runs on a card at once adds up to 1 at most."""
+        if self.config is None:
+            return MEASUREMENT_SHARE
+        return 1.0 if self.size is None else SHARES[self.size]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files below the working folder that must be there before."""
+        store = self.settings.get("data", self.settings.get("training_corpus"))
+        stores = () if store is None else (f"{store}/store.json",)
+        return (*(f"{folder}/config.json" for folder in self.needs), *stores)
 
     @property
     def mark(self) -> str:
@@ -71,6 +98,7 @@ def reader(size: str, name: str, **settings: Any) -> Run:
     given = {"encoder": read, "data": "corpus", **settings}
     if config == "probe.yaml":
         given["learning_rate"] = PROBE_RATES[size]
+        given["encoder_name"] = NAME.format(read.rpartition("/")[2])
     return Run(name, ("train",), config, given, (read,))
 
 
@@ -83,8 +111,8 @@ def both(size: str, name: str, **settings: Any) -> list[Run]:
 
 
 def encoders() -> list[Run]:
-    """Return the family."""
-    return [encoder(size, f"encoders/{size}") for size in PROBE_RATES]
+    """Return the family, the longest training first."""
+    return [encoder(size, f"encoders/{size}") for size in reversed(PROBE_RATES)]
 
 
 def neox() -> list[Run]:
@@ -96,7 +124,7 @@ def neox() -> list[Run]:
 
 def probes() -> list[Run]:
     """Return the probes and null probes of the family."""
-    return [run for size in PROBE_RATES for run in both(size, size)]
+    return [run for size in reversed(PROBE_RATES) for run in both(size, size)]
 
 
 def seeds() -> list[Run]:
@@ -136,8 +164,26 @@ def depth() -> list[Run]:
 
 def convergence() -> list[Run]:
     """Return readers with twice the tokens, annealed; `scripts/convergence.py` compares."""
+    return readers_of_steps("twice", 2)
+
+
+def half() -> list[Run]:
+    """Return readers with half of the tokens, annealed, where twice as many cost too much."""
+    return readers_of_steps("half", 0.5)
+
+
+def readers_of_steps(name: str, factor: float) -> list[Run]:
+    """Return readers of every size that take `factor` times the steps."""
     steps = yaml.safe_load((CONFIGS / "probe.yaml").read_text(encoding="utf-8"))["max_steps"]
-    return [run for size in PROBE_RATES for run in both(size, f"{size}-twice", max_steps=2 * steps)]
+    given = {"max_steps": round(factor * steps)}
+    return [run for size in reversed(PROBE_RATES) for run in both(size, f"{size}-{name}", **given)]
+
+
+def again() -> list[Run]:
+    """Return a second run from scratch of the smallest size, with another seed throughout."""
+    read = f"encoders/{CAUSAL}-again"
+    readers = both(CAUSAL, f"{CAUSAL}-again", encoder=read, seed=1)
+    return [encoder(CAUSAL, read, seed=1), *readers]
 
 
 def causal() -> list[Run]:
@@ -188,9 +234,11 @@ def measure(sources: list[str]) -> list[Run]:
         controls = {**CONTROLS, "others": others}
         found.append(measurement(f"measured/{size}-controls", *models, sources, **controls))
     variants = [f"{size}-seed{n}" for size, n in product(SEEDED, (1, 2))]
+    variants += [f"{CAUSAL}-again"]
     variants += [f"{CONTROLLED}-deep", *(f"{CONTROLLED}-only{n}" for n in DEDICATED), "4m-neox"]
     for name in variants:
-        read = "4m-neox" if name == "4m-neox" else name.partition("-")[0]
+        own = name in {f"{CAUSAL}-again", "4m-neox"}
+        read = name if own else name.partition("-")[0]
         chosen = [n for n in CONTROL_LENGTHS if "only" not in name or name.endswith(f"only{n}")]
         models = (f"encoders/{read}", f"probes/{name}", f"nulls/{name}")
         found.append(measurement(f"measured/{name}", *models, sources, lengths=chosen))
@@ -226,8 +274,8 @@ def measure_causal(_sources: list[str]) -> list[Run]:
 
 STAGES: dict[str, Callable[[], list[Run]]] = {
     "encoders": encoders, "neox": neox, "probes": probes, "seeds": seeds, "lengths": lengths,
-    "parts": parts, "depth": depth, "convergence": convergence, "causal": causal,
-    "checkpoint": checkpoint,
+    "parts": parts, "depth": depth, "convergence": convergence, "half": half, "again": again,
+    "causal": causal, "checkpoint": checkpoint,
 }  # fmt: skip
 MEASUREMENTS: dict[str, Callable[[list[str]], list[Run]]] = {
     "measure": measure,
@@ -241,9 +289,7 @@ def minutes(run: Run) -> float | None:
     if run.config is None or run.config == "probe-checkpoint.yaml":
         return None
     values = run.values()
-    size = run.needs[0].rpartition("/")[2] if run.needs else str(run.config)
-    size = next((s for s in sorted(PROBE_RATES, key=len, reverse=True) if s in size), CAUSAL)
-    shape = yaml.safe_load((CONFIGS / f"encoder-{size}.yaml").read_text(encoding="utf-8"))
+    shape = yaml.safe_load((CONFIGS / f"encoder-{run.size}.yaml").read_text(encoding="utf-8"))
     vocabulary = 50_277 if "neox" in run.out else 4_096
     n_layers = shape["num_hidden_layers"] + values.get("extra_layers", 0)
     reads = run.command == ("train",) and values.get("condition") != "none"

@@ -102,9 +102,12 @@ def fake_selmem(folder):
 
 
 def arguments(work, stages, **changes):
+    for store in ("corpus", "causal/corpus-a", "causal/corpus-b"):
+        (work / store).mkdir(parents=True, exist_ok=True)
+        (work / store / "store.json").write_text("{}")
     given = {
-        "stages": stages, "work": work, "sources": [], "only": [], "jobs": 2, "minutes": None,
-        "selmem": fake_selmem(work), "flags": [], "measure_flags": "",
+        "stages": stages, "work": work, "sources": [], "only": [], "jobs": 2, "cards": 1,
+        "minutes": None, "selmem": fake_selmem(work), "flags": [], "measure_flags": "",
     }  # fmt: skip
     return Namespace(**{**given, **changes})
 
@@ -128,7 +131,7 @@ def test_runner_makes_what_is_needed_first_and_nothing_twice(tmp_path):
 def test_runner_continues_what_a_time_limit_ended(tmp_path):
     args = arguments(tmp_path, ["encoders"], minutes=9, only=["encoders/4m", "encoders/1m"])
     runs = study.chosen(args)
-    assert [run.out for run in runs] == ["encoders/1m", "encoders/4m"]
+    assert [run.out for run in runs] == ["encoders/4m", "encoders/1m"]
     assert study.execute(runs, args) == study.UNFINISHED
     assert study.execute(runs, args) == 0
     assert ["--resume" in words for words in calls(tmp_path)] == [False, False, True, True]
@@ -138,6 +141,43 @@ def test_runner_starts_nothing_new_in_the_last_half_minute(tmp_path):
     args = arguments(tmp_path, ["encoders"], minutes=0.4)
     assert study.execute(study.chosen(args), args) == study.UNFINISHED
     assert not (tmp_path / "calls.txt").exists()
+
+
+def test_a_run_waits_for_its_corpus(tmp_path):
+    args = arguments(tmp_path, ["encoders"], only=["encoders/1m"])
+    (tmp_path / "corpus/store.json").unlink()
+    assert study.execute(study.chosen(args), args) == study.UNFINISHED
+    assert not (tmp_path / "calls.txt").exists()
+
+
+def active(*runs):
+    return [study.Active(study_runs.encoder(size, size), card, None) for size, card in runs]
+
+
+def test_a_run_goes_to_the_emptiest_card_with_room_for_it():
+    limits = study.Limits(cards=2, jobs=12)
+    assert study.free_card([], set(), 0.75, limits) == 0
+    assert study.free_card(active(("45m", 0)), set(), 0.2, limits) == 1
+    full = active(("45m", 0), ("4m", 0), ("15m", 1), ("15m", 1))
+    assert study.free_card(full, set(), 0.1, limits) == 1
+    assert study.free_card(full, set(), 0.1, study.Limits(cards=2, jobs=2)) is None
+
+
+def test_a_card_that_a_large_run_waits_for_takes_no_small_ones():
+    reserved = set()
+    running = active(("45m", 0), ("4m", 1), ("15m", 1))
+    assert study.free_card(running, reserved, 0.75, study.Limits(2, 12)) is None
+    assert reserved == {1}
+    assert study.free_card(running, reserved, 0.2, study.Limits(2, 12)) == 0
+
+
+def test_runs_are_shared_out_to_the_cards(tmp_path):
+    args = arguments(tmp_path, ["encoders"], cards=3)
+    command = Path(args.selmem.split()[1])
+    told = "import os\nopen('cards.txt', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    command.write_text(told + command.read_text() + "import time\ntime.sleep(2)\n")
+    assert study.execute(study.chosen(args), args) == 0
+    assert sorted((tmp_path / "cards.txt").read_text()) == ["0", "1", "2", "2"]
 
 
 def test_a_failure_stops_what_rests_on_it_and_nothing_else(tmp_path):
@@ -200,8 +240,8 @@ def test_list_states_what_is_done_and_the_minutes_to_do(tmp_path, capsys):
     study.show(study_runs.encoders(), tmp_path)
     lines = capsys.readouterr().out.splitlines()
     before, after = (int(line.split()[2]) for line in lines if line.startswith("to do"))
-    assert before > after + 10
-    assert lines[8].split()[3] == "done"
+    assert before > after + 7
+    assert lines[5].split()[3] == "done"
 
 
 def test_speed_is_the_measured_one_at_the_measured_shape():
