@@ -10,16 +10,20 @@ what is under way after 9 minutes with a checkpoint and exit status 3, for machi
 study_runs.py says (start NVIDIA's MPS first), --jobs 1 gives each a card of its own. --flags adds
 flags to each training (--flags --cuda-graphs on a GPU).
 
+--sources are measured, at most --max-chunks chunks of each and length; aave and sae, two versions
+of the same lines, as whole texts and by their first 16 tokens. DIR/frequencies.parquet (`selmem
+count`), DIR/frequencies-neox.parquet and DIR/overlap.parquet (`selmem overlap`) are used if there.
 --measure-flags "FLAG ..." adds flags to each measurement.
 
 Stages: encoders (four sizes), neox (one encoder, probe and null probe with the GPT-NeoX tokenizer),
 probes (probe and null probe of every size), seeds (two more of each for 1m and 4m), lengths
 (dedicated to T = 64 and to T = 256), parts (convolution or SSM state alone), depth (extra layers),
-convergence (twice the tokens), half (half of them), again (the
-smallest size a second time), causal (frequencies exchanged; needs causal_frequency.py build
-before), checkpoint (readers of DIR/encoder, made by others; see state_spaces.sh), and measure,
-measure-causal, measure-checkpoint (`selmem measure` of what is trained, on --sources). What runs
-they consist of stands in study_runs.py.
+convergence (twice the tokens), half (half of them), again (the smallest size a second time), causal
+(frequencies exchanged; needs causal_frequency.py build before), checkpoint (readers of DIR/encoder,
+made by others; see state_spaces.sh); measure, measure-causal, measure-checkpoint (`selmem measure`
+of what is trained); report (of the family, of each size with its card's tables, of other readers)
+and report-causal, which need no GPU and are given the same --sources. What runs they consist of
+stands in study_runs.py and study_measures.py.
 
 Time: --list prints for each run the minutes alone on one H200, an estimate (scripts/speed.py).
 Numbers: nothing of it has been run yet.
@@ -39,7 +43,8 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from study_runs import CAUSAL_SEEDS, MEASUREMENTS, STAGES, Run, minutes
+from study_measures import MEASUREMENTS, Text
+from study_runs import CAUSAL_SEEDS, STAGES, Run, minutes
 
 SCRIPTS = Path(__file__).resolve().parent
 UNFINISHED = 3
@@ -80,7 +85,8 @@ def show(runs: list[Run], work: Path) -> None:
         state = "done" if done else "begun" if started else ""
         total += 0.0 if done or spent is None else spent
         estimate = "" if spent is None else f"{spent:6.1f} min"
-        print(f"{run.out:32} {estimate:>11} {state:6} selmem {' '.join(run.arguments())}")
+        command = " ".join([run.script or "selmem", *run.arguments()])
+        print(f"{run.out:32} {estimate:>11} {state:6} {command}")
     print(f"to do: {total:.0f} minutes of training, one after the other (estimate)")
 
 
@@ -187,10 +193,11 @@ def start(
     environment = {**os.environ}
     if args.cards > 1:
         environment["CUDA_VISIBLE_DEVICES"] = str(card)
-    words = [*args.selmem.split(), *run.arguments()]
-    if run.config is None:
+    program = [sys.executable, str(SCRIPTS / run.script)] if run.script else args.selmem.split()
+    words = [*program, *run.arguments()]
+    if run.command[0] == "measure":
         words += args.measure_flags.split()
-    else:
+    elif run.config is not None:
         words += args.flags
         words += [] if left is None else ["--max-minutes", f"{left:.2f}"]
         if (args.work / run.out / "checkpoints" / "run.json").exists():
@@ -218,8 +225,9 @@ def chosen(args: argparse.Namespace) -> list[Run]:
     """Return the runs of the stages, those named by --only."""
     runs = [run for name in args.stages if name in STAGES for run in STAGES[name]()]
     sources = [absolute(source) for source in args.sources]
+    text = Text(sources, args.max_chunks, args.work)
     for name in args.stages:
-        runs += MEASUREMENTS[name](sources) if name in MEASUREMENTS else []
+        runs += MEASUREMENTS[name](text) if name in MEASUREMENTS else []
     return [run for run in runs if not args.only or run.out in args.only]
 
 
@@ -230,6 +238,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--corpus", nargs="+", default=[], metavar="SRC", help="to train on")
     parser.add_argument("--sources", nargs="+", default=[], metavar="SRC", help="to measure")
+    parser.add_argument("--max-chunks", type=int, default=2000, help="of a source and length")
     parser.add_argument("--only", nargs="+", default=[], metavar="FOLDER", help="of these runs")
     parser.add_argument("--cards", type=int, default=1, help="GPUs")
     parser.add_argument("--jobs", type=int, default=12, help="at most at once on a card")

@@ -1,4 +1,4 @@
-"""What the study consists of: every training and measurement as one command; see study.py."""
+"""What is trained for the study: every training as one command; see study.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +19,6 @@ SHARES = {"1m": 1 / 6, "4m": 0.2, "15m": 0.4, "45m": 0.75}
 MEASUREMENT_SHARE = 1 / 12
 DEDICATED = (64, 256)  # tokens
 EXTRA_LAYERS = 4
-LENGTHS, CONTROL_LENGTHS = (4, 8, 16, 32, 64, 128, 256), (16, 64, 256)
-CONTROLS = {"lengths": CONTROL_LENGTHS, "controls": True, "training_corpus": "corpus"}
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,12 @@ class Run:
     Attributes:
         out: the folder, below the working folder.
         command: of selmem, with what it always needs.
-        config: settings file of a training; None for a measurement.
+        config: settings file of a training; None for a measurement or a report.
         settings: further settings; they win over the file's.
-        needs: folders that must be done before.
+        needs: folders of models that must be done before.
+        inputs: other files that must be there before.
+        result: the file in `out` that says that it is done.
+        script: of this folder, if it is not selmem that runs; the command then names `out` itself.
     """
 
     out: str
@@ -40,6 +41,9 @@ class Run:
     config: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    result: str = "config.json"
+    script: str | None = None
 
     @property
     def size(self) -> str | None:
@@ -62,12 +66,12 @@ class Run:
         """Files below the working folder that must be there before."""
         store = self.settings.get("data", self.settings.get("training_corpus"))
         stores = () if store is None else (f"{store}/store.json",)
-        return (*(f"{folder}/config.json" for folder in self.needs), *stores)
+        return (*(f"{folder}/config.json" for folder in self.needs), *stores, *self.inputs)
 
     @property
     def mark(self) -> str:
         """The file that says that it is done."""
-        return f"{self.out}/{'run.json' if self.config is None else 'config.json'}"
+        return f"{self.out}/{self.result}"
 
     def values(self) -> dict[str, Any]:
         """Return all settings of a training."""
@@ -75,8 +79,8 @@ class Run:
         return {**yaml.safe_load(text), **self.settings}
 
     def arguments(self) -> list[str]:
-        """Return the words after `selmem`."""
-        words = [*self.command, "--out", self.out]
+        """Return the words after `selmem` or the script."""
+        words = [*self.command] + (["--out", self.out] if self.script is None else [])
         words += [] if self.config is None else ["--config", str(CONFIGS / self.config)]
         for name, value in self.settings.items():
             several = value if isinstance(value, list | tuple) else [value]
@@ -214,74 +218,11 @@ def checkpoint() -> list[Run]:
     ]
 
 
-def measurement(
-    out: str, read: str, probe: str, null: str, sources: list[str], **settings: Any
-) -> Run:
-    """Return one measurement."""
-    given = {"encoder": read, "probe": [probe, *settings.pop("others", [])], "null_probe": null}
-    needs = (read, null, *(name.rpartition("=")[2] for name in given["probe"]))
-    return Run(out, ("measure", "--data", *sources), None, {**given, **settings}, needs)
-
-
-def measure(sources: list[str]) -> list[Run]:
-    """Return the measurements of every size, controls and other probes of one, and the seeds."""
-    found = []
-    for size in PROBE_RATES:
-        models = (f"encoders/{size}", f"probes/{size}", f"nulls/{size}")
-        names = ("conv", "ssm", "deep") if size == CONTROLLED else ()
-        others = [f"{name}=probes/{size}-{name}" for name in names]
-        found.append(measurement(f"measured/{size}", *models, sources, lengths=LENGTHS))
-        controls = {**CONTROLS, "others": others}
-        found.append(measurement(f"measured/{size}-controls", *models, sources, **controls))
-    variants = [f"{size}-seed{n}" for size, n in product(SEEDED, (1, 2))]
-    variants += [f"{CAUSAL}-again"]
-    variants += [f"{CONTROLLED}-deep", *(f"{CONTROLLED}-only{n}" for n in DEDICATED), "4m-neox"]
-    for name in variants:
-        own = name in {f"{CAUSAL}-again", "4m-neox"}
-        read = name if own else name.partition("-")[0]
-        chosen = [n for n in CONTROL_LENGTHS if "only" not in name or name.endswith(f"only{n}")]
-        models = (f"encoders/{read}", f"probes/{name}", f"nulls/{name}")
-        found.append(measurement(f"measured/{name}", *models, sources, lengths=chosen))
-    return found
-
-
-def measure_checkpoint(sources: list[str]) -> list[Run]:
-    """Return the measurements of a checkpoint made by others."""
-    models = ("encoder", "probe", "null-probe")
-    return [
-        measurement("measured", *models, sources, lengths=LENGTHS),
-        measurement("controls", *models, sources, **CONTROLS),
-    ]
-
-
-def measure_causal(_sources: list[str]) -> list[Run]:
-    """Return the measurements of every encoder by every reader, on the same passages."""
-    return [
-        measurement(
-            f"causal/measured/{read}-{own}-{seed}",
-            f"causal/encoder-{read}-{seed}",
-            f"causal/probe-{read}-{own}-{seed}",
-            f"causal/null-{read}-{own}-{seed}",
-            ["pairs=causal/evaluation.jsonl"],
-            lengths=(16, 64),
-            max_chunks=20_000,
-            annotate="none",
-        )
-        for seed in CAUSAL_SEEDS
-        for read, own in product("ab", "ab")
-    ]
-
-
 STAGES: dict[str, Callable[[], list[Run]]] = {
     "encoders": encoders, "neox": neox, "probes": probes, "seeds": seeds, "lengths": lengths,
     "parts": parts, "depth": depth, "convergence": convergence, "half": half, "again": again,
     "causal": causal, "checkpoint": checkpoint,
 }  # fmt: skip
-MEASUREMENTS: dict[str, Callable[[list[str]], list[Run]]] = {
-    "measure": measure,
-    "measure-causal": measure_causal,
-    "measure-checkpoint": measure_checkpoint,
-}
 
 
 def minutes(run: Run) -> float | None:

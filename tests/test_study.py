@@ -23,12 +23,17 @@ sys.path.insert(0, str(SCRIPTS))
 
 import speed  # noqa: E402
 import study  # noqa: E402
+import study_measures  # noqa: E402
 import study_runs  # noqa: E402
 from convergence import still_to_gain  # noqa: E402
 from dry_encoder import describe  # noqa: E402
 
 TRAININGS = [run for stage in study_runs.STAGES.values() for run in stage()]
-MEASUREMENTS = [run for stage in study_runs.MEASUREMENTS.values() for run in stage(["a=b.txt"])]
+SOURCES = ["a=b.txt", "aave=c.txt#lines", "sae=d.txt#lines"]
+TEXT = study_measures.Text(SOURCES, 300, Path("nowhere"))
+MEASURED = [run for stage in study_measures.MEASUREMENTS.values() for run in stage(TEXT)]
+MEASUREMENTS = [run for run in MEASURED if run.command[0] == "measure"]
+REPORTS = [run for run in MEASURED if run not in MEASUREMENTS]
 COMMANDS = {"pretrain": PretrainConfig, "train": TrainConfig}
 
 
@@ -49,8 +54,40 @@ def test_every_measurement_is_a_command_on_what_is_trained(run):
     assert set(run.needs) <= made | shared | {"encoder"}
 
 
+@pytest.mark.parametrize("run", REPORTS, ids=lambda run: run.out)
+def test_every_report_is_a_command_on_what_is_measured(run):
+    if run.script is None:
+        build_parser().parse_args(run.arguments())
+    made = {other.mark for other in MEASURED}
+    assert set(run.inputs) <= made
+    assert run.inputs
+    assert run.share < 0.1
+
+
+def test_dialect_pairs_are_measured_whole_and_by_their_first_tokens():
+    found = {run.out: run.arguments() for run in study_measures.measure(TEXT)}
+    assert "aave=c.txt#lines" not in found["measured/4m"]
+    for name, length in (("pairs", "whole"), ("prefixes", "16")):
+        words = " ".join(found[f"measured/4m-{name}"])
+        assert f"--data {' '.join(SOURCES[1:])} " in words
+        assert f"--lengths {length} --max-chunks 2000" in words
+    [size] = [run for run in study_measures.report(TEXT) if run.out == "reports/4m"]
+    assert size.command[1:] == ("measured/4m", "measured/4m-pairs", "measured/4m-prefixes")
+
+
+def test_what_is_known_of_the_text_is_passed_on(tmp_path):
+    text = study_measures.Text(SOURCES, 300, tmp_path)
+    (tmp_path / "overlap.parquet").touch()
+    assert text.known(neox=True) == {"overlap": "overlap.parquet"}
+    (tmp_path / "frequencies.parquet").touch()
+    found = {run.out: run.settings for run in study_measures.measure(text)}
+    assert found["measured/45m-controls"]["frequencies"] == "frequencies.parquet"
+    assert "frequencies" not in found["measured/4m-neox"]
+    assert all(run["max_chunks"] in (300, 2000) for run in found.values())
+
+
 def test_folders_are_different_and_inputs_are_made():
-    names = [run.out for run in TRAININGS + MEASUREMENTS]
+    names = [run.out for run in TRAININGS + MEASURED]
     assert len(set(names)) == len(names)
     for run in TRAININGS:
         assert set(run.needs) <= {"encoder", *names}
@@ -108,6 +145,7 @@ def arguments(work, stages, **changes):
     given = {
         "stages": stages, "work": work, "sources": [], "only": [], "jobs": 2, "cards": 1,
         "minutes": None, "selmem": fake_selmem(work), "flags": [], "measure_flags": "",
+        "max_chunks": 2000,
     }  # fmt: skip
     return Namespace(**{**given, **changes})
 
@@ -205,6 +243,29 @@ def test_measurements_get_their_own_flags_and_sources_that_mean_the_same_anywher
     [words] = calls(tmp_path)
     assert f"a={tmp_path}/text.txt#lines" in words
     assert words[-2:] == ["--seed", "3"]
+
+
+def test_reports_and_cards_are_made_of_what_is_measured_so_far(tmp_path):
+    args = arguments(
+        tmp_path, ["report"], sources=SOURCES, only=["reports/1m", "reports/4m", "reports/4m-deep"]
+    )
+    for name in ("4m", "4m-pairs", "4m-prefixes", "1m"):
+        (tmp_path / "measured" / name).mkdir(parents=True)
+        (tmp_path / "measured" / name / "run.json").write_text("{}")
+    assert study.execute(study.chosen(args), args) == study.UNFINISHED
+    [words] = calls(tmp_path)
+    assert words[-2:] == ["--out", "reports/4m"]
+    assert words[0] == "report"
+
+
+def test_a_script_is_run_where_selmem_has_no_command_for_it(tmp_path, monkeypatch):
+    (tmp_path / "card_tables.py").write_text("import sys\nprint(' '.join(sys.argv[1:]))")
+    monkeypatch.setattr(study, "SCRIPTS", tmp_path)
+    args = arguments(tmp_path, ["report"], sources=SOURCES, only=["tables/mamba-own-1m-probe"])
+    [card] = study.chosen(args)
+    assert study.start(card, args, None, 0).wait() == 0
+    expected = "reports/1m mamba-own-1m-probe --controls measured/1m-controls --tables tables"
+    assert (tmp_path / f"{card.out}.log").read_text().strip() == expected
 
 
 def test_null_probe_of_one_corpus_serves_both_encoders(tmp_path):
