@@ -135,9 +135,10 @@ class Active:
 def free_card(active: list[Active], reserved: set[int], share: float, limits: Limits) -> int | None:
     """Return the emptiest card with room for a share; where there is none, reserve the emptiest.
 
-    A card reserved for a large run takes no smaller ones, else they would keep it busy for ever.
+    A card reserved for a large run takes no smaller ones, else they would keep it busy for ever;
+    but it takes what needs next to nothing of it.
     """
-    loads = {card: 0.0 for card in range(limits.cards) if card not in reserved}
+    loads = {card: 0.0 for card in range(limits.cards) if card not in reserved or not share}
     counts = Counter(job.card for job in active)
     for job in active:
         if job.card in loads:
@@ -145,7 +146,7 @@ def free_card(active: list[Active], reserved: set[int], share: float, limits: Li
     if not loads:
         return None
     card = min(loads, key=loads.__getitem__)
-    if loads[card] + share <= 1 + 1e-6 and counts[card] < limits.jobs:
+    if (not share or loads[card] + share <= 1 + 1e-6) and counts[card] < limits.jobs:
         return card
     reserved.add(card)
     return None
@@ -163,7 +164,7 @@ def execute(runs: list[Run], args: argparse.Namespace) -> int:
         for run in list(ready(runs, args.work, tried)):
             left = args.minutes - (time.monotonic() - started) / 60 if args.minutes else None
             card = free_card(active, reserved, run.share, limits)
-            if len(reserved) == limits.cards or (left is not None and left < 0.5):
+            if left is not None and left < 0.5:
                 break
             if card is None:
                 continue
@@ -223,12 +224,10 @@ def absolute(source: str) -> str:
 
 def chosen(args: argparse.Namespace) -> list[Run]:
     """Return the runs of the stages, those named by --only."""
-    runs = [run for name in args.stages if name in STAGES for run in STAGES[name]()]
     sources = [absolute(source) for source in args.sources]
     text = Text(sources, args.max_chunks, args.work)
-    for name in args.stages:
-        runs += MEASUREMENTS[name](text) if name in MEASUREMENTS else []
-    return [run for run in runs if not args.only or run.out in args.only]
+    every = [STAGES[name]() if name in STAGES else MEASUREMENTS[name](text) for name in args.stages]
+    return [run for runs in every for run in runs if not args.only or run.out in args.only]
 
 
 def main() -> int:

@@ -194,19 +194,20 @@ def active(*runs):
 
 def test_a_run_goes_to_the_emptiest_card_with_room_for_it():
     limits = study.Limits(cards=2, jobs=12)
-    assert study.free_card([], set(), 0.75, limits) == 0
+    assert study.free_card([], set(), 1.0, limits) == 0
     assert study.free_card(active(("45m", 0)), set(), 0.2, limits) == 1
-    full = active(("45m", 0), ("4m", 0), ("15m", 1), ("15m", 1))
+    full = active(("45m", 0), ("15m", 1), ("4m", 1), ("4m", 1))
     assert study.free_card(full, set(), 0.1, limits) == 1
     assert study.free_card(full, set(), 0.1, study.Limits(cards=2, jobs=2)) is None
 
 
 def test_a_card_that_a_large_run_waits_for_takes_no_small_ones():
     reserved = set()
-    running = active(("45m", 0), ("4m", 1), ("15m", 1))
-    assert study.free_card(running, reserved, 0.75, study.Limits(2, 12)) is None
+    running = active(("15m", 0), ("4m", 0), ("15m", 1))
+    assert study.free_card(running, reserved, 1.0, study.Limits(2, 12)) is None
     assert reserved == {1}
     assert study.free_card(running, reserved, 0.2, study.Limits(2, 12)) == 0
+    assert study.free_card(running, reserved, 0.0, study.Limits(2, 12)) == 1
 
 
 def test_runs_are_shared_out_to_the_cards(tmp_path):
