@@ -1,24 +1,28 @@
 """The causal frequency experiment, but for the training: pairs, corpora, text to measure, effects.
 
     python scripts/causal_frequency.py choose --data wiki=wiki.jsonl.xz ... --tokenizer tokenizer \
-        --out causal/pairs.jsonl
+        --evaluate wiki=wiki.eval.jsonl ... --out causal/pairs.jsonl
+    python scripts/causal_frequency.py passages --pairs causal/pairs.jsonl \
+        --evaluate wiki=wiki.eval.jsonl ... --out causal/evaluation.jsonl
     python scripts/causal_frequency.py build --data wiki=wiki.jsonl.xz ... --tokenizer tokenizer \
-        --pairs causal/pairs.jsonl --evaluate wiki=wiki.eval.jsonl ... --out causal
+        --pairs causal/pairs.jsonl --out causal --jobs 8
     ... train encoders A and B, and their readers, and measure them: stage `causal` of study.py ...
     python scripts/causal_frequency.py effects --pairs causal/pairs.jsonl --out causal/effects \
         A-A-0=causal/measured/a-a-0 A-B-0=causal/measured/a-b-0 ...
 
 `choose` tags a sample of the corpus with spaCy and writes pairs of words that are alike in class,
-tokens and frequency. `build` makes the corpus stores A and B (9 in 10 occurrences of each first
-word replaced by the second, and the reverse) and evaluation.jsonl, passages of other documents in
-which the words stand. `effects` takes ENCODER-READER-SEED=FOLDER of all measurements and writes
-effects.parquet and effects.png.
+tokens and frequency; with --evaluate, of words that stand often enough in the text to measure.
+`passages` writes passages of that text in which the words stand. `build` makes the corpus stores
+A and B (9 in 10 occurrences of each first word replaced by the second, and the reverse); its --data
+may be a store too, as in `corpus#tokenizer` (see build_corpus.py). `effects` takes
+ENCODER-READER-SEED=FOLDER of all measurements and writes effects.parquet and effects.png.
 
 Time on two cores for 300 MB of text: not yet measured.
 """
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -58,6 +62,9 @@ def choose(args: argparse.Namespace) -> None:
     """Write the word pairs."""
     counts = count_words(document.text for document in documents(args.data))
     millions = counts.total() / 1e6
+    if args.evaluate:
+        there = count_words(document.text for document in documents(args.evaluate))
+        counts = Counter({word: n for word, n in counts.items() if there[word] >= args.occurrences})
     pieces = (
         Document(doc_id=d.doc_id, source=d.source, text=d.text[:PASSAGE])
         for source in args.data
@@ -76,19 +83,25 @@ def choose(args: argparse.Namespace) -> None:
 
 
 def build(args: argparse.Namespace) -> None:
-    """Write both corpus stores and the text to measure."""
+    """Write the corpus stores."""
     pairs = read_pairs(args.pairs)
     tokenizer = load_tokenizer(args.tokenizer)
-    for corpus in "AB":
+    for corpus in args.corpora:
         swap = WordSwap.of_corpus(corpus, pairs)
-        store = build_store(args.data, tokenizer, args.out / f"corpus-{corpus.lower()}", swap=swap)
+        out = args.out / f"corpus-{corpus.lower()}"
+        store = build_store(args.data, tokenizer, out, swap=swap, jobs=args.jobs)
         replaced = sum(store.summary["n_replaced"].values())
         print(f"{store.path}: {store.summary['n_tokens']} tokens, {replaced} words replaced")
-    words = [word for pair in pairs for word in (pair.first, pair.second)]
-    passages = choose_passages(documents(args.evaluate), words, per_word=args.per_word)
-    lines = "".join(json.dumps(passage) + "\n" for passage in passages)
-    write_text(args.out / "evaluation.jsonl", lines)
-    print(f"{len(passages)} passages for {len(words)} words in {args.out / 'evaluation.jsonl'}")
+
+
+def passages(args: argparse.Namespace) -> None:
+    """Write the text to measure."""
+    words = [word for pair in read_pairs(args.pairs) for word in (pair.first, pair.second)]
+    found = choose_passages(
+        documents(args.evaluate), words, per_word=args.per_word, n_words=args.passage_words
+    )
+    write_text(args.out, "".join(json.dumps(passage) + "\n" for passage in found))
+    print(f"{len(found)} passages for {len(words)} words in {args.out}")
 
 
 def effects(args: argparse.Namespace) -> None:
@@ -120,7 +133,7 @@ def parse_cell(given: str) -> Cell:
 
 
 def main() -> None:
-    """Run one of the three commands."""
+    """Run one of the four commands."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     first = commands.add_parser("choose", help="write pairs of words that are alike")
@@ -128,22 +141,31 @@ def main() -> None:
     first.add_argument("--per-million", type=float, nargs=2, default=(15.0, 150.0))
     first.add_argument("--tagged", type=int, default=6_000, help="documents, over all sources")
     first.add_argument("--seed", type=int, default=0)
+    first.add_argument("--evaluate", nargs="+", default=[], metavar="SRC", help="text to measure")
+    first.add_argument("--occurrences", type=int, default=30, help="of a word there, at least")
     first.add_argument("--out", type=Path, required=True)
     first.set_defaults(run=choose)
-    second = commands.add_parser("build", help="write the corpora and the text to measure")
+    second = commands.add_parser("passages", help="write the text to measure")
     second.add_argument("--pairs", type=Path, required=True)
     second.add_argument("--evaluate", nargs="+", required=True, metavar="SRC")
     second.add_argument("--per-word", type=int, default=20, help="passages")
+    second.add_argument("--passage-words", type=int, default=64)
     second.add_argument("--out", type=Path, required=True)
-    second.set_defaults(run=build)
-    for command in (first, second):
+    second.set_defaults(run=passages)
+    third = commands.add_parser("build", help="write the corpora")
+    third.add_argument("--pairs", type=Path, required=True)
+    third.add_argument("--corpora", nargs="+", choices="AB", default="AB")
+    third.add_argument("--jobs", type=int, default=1, help="processes")
+    third.add_argument("--out", type=Path, required=True)
+    third.set_defaults(run=build)
+    for command in (first, third):
         command.add_argument("--data", nargs="+", required=True, metavar="SRC")
         command.add_argument("--tokenizer", required=True, help="folder or Hub id")
-    third = commands.add_parser("effects", help="write the table and the figure")
-    third.add_argument("cells", nargs="+", metavar="ENCODER-READER-SEED=FOLDER")
-    third.add_argument("--pairs", type=Path, required=True)
-    third.add_argument("--out", type=Path, required=True)
-    third.set_defaults(run=effects)
+    fourth = commands.add_parser("effects", help="write the table and the figure")
+    fourth.add_argument("cells", nargs="+", metavar="ENCODER-READER-SEED=FOLDER")
+    fourth.add_argument("--pairs", type=Path, required=True)
+    fourth.add_argument("--out", type=Path, required=True)
+    fourth.set_defaults(run=effects)
     args = parser.parse_args()
     args.run(args)
 

@@ -4,10 +4,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from selmem.corpora import read_documents
 from selmem.corpus_building import build_store
 from selmem.corpus_store import TokenReader, open_store
 from selmem.errors import InputError
 from selmem.tokenization import tokenizer_hash
+from selmem.word_pairs import WordSwap
 from small_corpus import small_texts, small_tokenizer, write_corpus
 
 TEXTS = small_texts()
@@ -147,3 +149,42 @@ def test_a_truncated_store_is_refused(tmp_path, tokenizer):
         open_store(made.path)
     with pytest.raises(InputError, match="no whole corpus store"):
         open_store(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_several_processes_make_the_same_store_byte_for_byte(tmp_path, tokenizer, swapped):
+    word = TEXTS[0].split()[0].strip(".").lower()
+    source = write_corpus(tmp_path / "s.jsonl", TEXTS)
+    for jobs in (1, 2):
+        swap = WordSwap({word: "other"}) if swapped else None
+        made = build_store([source], tokenizer, tmp_path / str(jobs), swap=swap, jobs=jobs)
+        assert swap is None or made.summary["n_replaced"][word] > 10
+    for name in ("tokens.npy", "documents.parquet", "store.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_a_reader_that_fails_fails_the_build_of_several_processes_too(tmp_path, tokenizer):
+    with pytest.raises(InputError, match="does not exist"):
+        build_store([str(tmp_path / "absent.jsonl")], tokenizer, tmp_path / "store", jobs=2)
+
+
+def test_a_store_read_back_has_the_documents_it_was_made_of(store, tmp_path, tokenizer):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    source = f"{store.path}#{tmp_path / 'tokenizer'}"
+    found = {(d.source, d.doc_id): d.text for d in read_documents(source)}
+    texts = [
+        (name, f"d{i}")
+        for name, part in (("a", TEXTS[:25]), ("b", TEXTS[25:]))
+        for i in range(len(part))
+    ]
+    assert found == dict(zip(texts, TEXTS, strict=True))
+    again = build_store([source], tokenizer, tmp_path / "again", held_out=0.1)
+    assert again.content_hash == store.content_hash
+
+
+def test_a_store_is_read_back_with_its_own_tokenizer_only(store, tmp_path):
+    small_tokenizer(["other text"] * 9).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match="was made with a tokenizer of hash"):
+        next(read_documents(f"{store.path}#{tmp_path / 'other'}"))
+    with pytest.raises(InputError, match="name their tokenizer"):
+        next(read_documents(str(store.path)))

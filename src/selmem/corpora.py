@@ -15,6 +15,7 @@ from selmem.readers.files import COMPRESSIONS, first_lines, starts_with
 from selmem.readers.hub import read_hub
 from selmem.readers.plain import UNITS, read_plain
 from selmem.readers.records import document_record, read_jsonl, read_parquet
+from selmem.readers.store import is_store, read_store
 from selmem.tags import PosMap
 
 __all__ = [
@@ -53,7 +54,8 @@ class Source:
         name: the corpus, as it stands in every table.
         address: a path, or what follows `hub:`.
         is_hub: whether `address` is a dataset of the Hub.
-        option: "lines", "blocks" or "file" for plain text; columns, between commas, for records.
+        option: "lines", "blocks" or "file" for plain text; columns, between commas, for records;
+            the tokenizer for a corpus store.
     """
 
     name: str
@@ -101,6 +103,8 @@ def read_documents(src: str, *, unknown_pos: str | None = None) -> Iterator[Docu
             a document per record, its text in the column `text` or in the columns named after
             `#`, as in `test.jsonl#question,answer`. CoNLL-2003 (.conll, or by its first line),
             CoNLL-U (.conllu, or by its first line). Text files may be compressed (.gz, .xz, .bz2).
+            A corpus store (`folder#tokenizer`, the folder or Hub id of its tokenizer): its texts,
+            as they were tokenised, under the names of the sources that it was made of.
         unknown_pos: class for part-of-speech tags of no known scheme, counted in the log; None
             makes such a tag an error.
 
@@ -136,6 +140,8 @@ def _reader(source: Source, to_class: PosMap) -> Iterator[Document]:
     if source.is_hub:
         return read_hub(source.address, source.name, to_class, columns)
     path = Path(source.address)
+    if is_store(path):
+        return read_store(path, source.option)
     if not path.is_file():
         state = "is a folder; name its files" if path.is_dir() else "does not exist; check the path"
         raise InputError(f"{path} {state}")

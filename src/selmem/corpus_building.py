@@ -13,17 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from tqdm import tqdm
 
-from selmem.corpora import Document, read_documents
+from selmem.corpora import read_documents
 from selmem.corpus_store import FORMAT, CorpusStore, Positions, is_store, open_store
+from selmem.corpus_tokenising import TokenisedDocument, tokenised
 from selmem.errors import InputError
 from selmem.tables import write_text
-from selmem.tokenization import plain_backend, tokenizer_hash
+from selmem.tokenization import tokenizer_hash
 from selmem.word_pairs import WordSwap
 
-BATCH_CHARACTERS = 4_000_000  # tokenised at once, in as many threads as there are cores
 COPY_TOKENS = 1 << 24  # moved at once while sorting the documents
 FEW_DOCUMENTS = 20  # held out at the least, or a tenth of a small corpus
 
@@ -44,6 +42,7 @@ def build_store(
     held_out: float = 0.005,
     swap: WordSwap | None = None,
     max_tokens: int | None = None,
+    jobs: int = 1,
 ) -> CorpusStore:
     """Tokenise documents into a store at `out`, whole or not at all, and open it.
 
@@ -55,6 +54,7 @@ def build_store(
             20 documents or a tenth of a small corpus.
         swap: changes each text before it is tokenised; which documents are held out stays.
         max_tokens: no further documents are read once there are so many; all if None.
+        jobs: processes that tokenise; the store is the same for any number.
 
     Raises:
         InputError: no documents, fewer than two, a slow tokenizer, or a folder of other content.
@@ -66,7 +66,8 @@ def build_store(
         request["max_tokens"] = max_tokens
     if out.exists():
         return _reopen(out, request)
-    encoder = _plain_encoder(tokenizer)
+    if not getattr(tokenizer, "is_fast", False) or tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer must be a fast one with an end-of-text token")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
@@ -77,8 +78,8 @@ def build_store(
         raw = partial / "unsorted.bin"
         with raw.open("wb") as file:
             documents = (document for source in sources for document in read_documents(source))
-            written = _tokenise(documents, encoder, int(tokenizer.eos_token_id), width, file, swap)
-            rows = list(_up_to(max_tokens, written))
+            found = tokenised(documents, tokenizer, width, swap, jobs=jobs)
+            rows = list(_up_to(max_tokens, _write_tokens(found, file, swap)))
         _require_two(rows, sources)
         summary: dict[str, Any] = {"request": request}
         if swap is not None:
@@ -99,33 +100,15 @@ def _reopen(out: Path, request: dict[str, Any]) -> CorpusStore:
     return store
 
 
-def _plain_encoder(tokenizer: Any) -> Tokenizer:
-    """Return the tokenizer without padding, truncation and the reading of special tokens."""
-    if not getattr(tokenizer, "is_fast", False) or tokenizer.eos_token_id is None:
-        raise InputError("the tokenizer must be a fast one with an end-of-text token")
-    return plain_backend(tokenizer)
-
-
-def _tokenise(
-    documents: Iterable[Document],
-    encoder: Tokenizer,
-    eos: int,
-    width: type,
-    file: BinaryIO,
-    swap: WordSwap | None,
+def _write_tokens(
+    documents: Iterable[TokenisedDocument], file: BinaryIO, swap: WordSwap | None
 ) -> Iterator[_Row]:
-    """Write the tokens of every document and yield its row."""
-    progress = tqdm(documents, desc="tokenising", unit=" documents", disable=None)
-    for batch in _batches(progress):
-        encodings = encoder.encode_batch_fast(
-            [swap(document.text) if swap else document.text for document in batch],
-            add_special_tokens=False,
-        )
-        for document, encoding in zip(batch, encodings, strict=True):
-            if ids := encoding.ids:
-                file.write(np.array([*ids, eos], width).tobytes())
-                digest = sha256(document.text.encode()).digest()
-                yield _Row(document.doc_id, document.source, len(ids), digest)
+    """Write the tokens of every document, count what was replaced, and yield its row."""
+    for document in documents:
+        file.write(document.tokens)
+        if swap is not None:
+            swap.n_replaced.update(document.n_replaced)
+        yield _Row(document.doc_id, document.source, document.n_tokens, document.digest)
 
 
 def _up_to(max_tokens: int | None, rows: Iterator[_Row]) -> Iterator[_Row]:
@@ -143,19 +126,6 @@ def _require_two(rows: Sequence[_Row], sources: Sequence[str]) -> None:
             f"{', '.join(sources)} hold {len(rows)} documents with text, expected at least 2, "
             "since whole documents are held out; give more, or split the text by blank lines"
         )
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _held_out(rows: Sequence[_Row], share: float) -> NDArray[np.bool_]:
