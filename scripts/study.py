@@ -19,11 +19,11 @@ Stages: encoders (four sizes), neox (one encoder, probe and null probe with the 
 probes (probe and null probe of every size), seeds (two more of each for 1m and 4m), lengths
 (dedicated to T = 64 and to T = 256), parts (convolution or SSM state alone), depth (extra layers),
 convergence (twice the tokens), half (half of them), again (the smallest size a second time), causal
-(frequencies exchanged; needs causal_frequency.py build before), checkpoint (readers of DIR/encoder,
-made by others; see state_spaces.sh); measure, measure-causal, measure-checkpoint (`selmem measure`
-of what is trained); report (of the family, of each size with its card's tables, of other readers)
-and report-causal, which need no GPU and are given the same --sources. What runs they consist of
-stands in study_runs.py and study_measures.py.
+(frequencies exchanged; needs passages and build of causal_frequency.py before), checkpoint (readers
+of DIR/encoder, made by others; see state_spaces.sh); measure, measure-causal, measure-checkpoint
+(`selmem measure` of what is trained); report (of the family, of each size with its card's tables,
+of other readers) and report-causal, which need no GPU and are given the same --sources. What runs
+they consist of stands in study_runs.py and study_measures.py.
 
 Time: --list prints for each run the minutes alone on one H200, an estimate (scripts/speed.py).
 Numbers: nothing of it has been run yet.
