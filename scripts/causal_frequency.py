@@ -17,8 +17,8 @@ A and B (9 in 10 occurrences of each first word replaced by the second, and the 
 may be a store too, as in `corpus#tokenizer` (see build_corpus.py). `effects` takes
 ENCODER-READER-SEED=FOLDER of all measurements and writes effects.parquet and effects.png.
 
-Time on one core for 300 MB of text: `choose --tagged 2000` 3.5 minutes; `build` 4.4 minutes a corpus
-(28 s for a tenth, from a store, with the loading), shared out among --jobs processes.
+Time on one core for 300 MB of text: `choose --tagged 2000` 3.5 minutes, `build` about 4.5 minutes a
+corpus (28 s for a tenth), shared out among --jobs processes.
 """
 
 import argparse
