@@ -1,19 +1,27 @@
-"""Write the README's tables of results from committed tables.
+"""Write the README's tables of results, and its section on the study, from committed tables.
 
-    python scripts/readme_tables.py
+    python scripts/readme_tables.py            # rewrites README.md and hub_cards/findings.md
+    python scripts/readme_tables.py OUT        # into another folder
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, the study's section between
+`<!-- study -->` and `<!-- end study -->`; there is none while nothing of the study is committed.
 """
 
+import argparse
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-from selmem.tables import WHOLE_TEXT, read_table
+from study_figures import Committed
+from study_readme import render
 
-RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+from selmem.tables import WHOLE_TEXT, read_table, write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "scripts" / "results"
+AFTER_STUDY = "## Where the truth is known\n"
+STUDY = re.compile(r"<!-- study -->\n.*?<!-- end study -->\n\n", flags=re.DOTALL)
 
 
 def bundle_table() -> list[str]:
@@ -137,5 +145,38 @@ def with_tables(text: str) -> str:
     return text
 
 
+def with_study(text: str, section: str) -> str:
+    """Return the README with the study's section in its place, or without it where it is empty."""
+    text = STUDY.sub("", text)
+    if not section:
+        return text
+    before, heading, after = text.partition(AFTER_STUDY)
+    if not heading:
+        raise SystemExit(
+            f"README.md has no heading {AFTER_STUDY.strip()!r} to put the study before"
+        )
+    return f"{before}<!-- study -->\n{section}<!-- end study -->\n\n{heading}{after}"
+
+
+def texts(root: Path = ROOT) -> dict[str, str]:
+    """Return the README, and the findings where the study is committed, by path below `root`."""
+    committed = Committed(root)
+    study = render(committed) if committed.study.is_dir() else {"section": "", "findings": ""}
+    readme = with_study((ROOT / "README.md").read_text(encoding="utf-8"), "")
+    found = {"README.md": with_study(with_tables(readme), study["section"])}
+    if study["findings"]:
+        found["hub_cards/findings.md"] = study["findings"] + "\n"
+    return found
+
+
+def main() -> None:
+    """Read the argument and write the texts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, nargs="?", default=ROOT)
+    out = parser.parse_args().out
+    for path, text in texts().items():
+        write_text(out / path, text)
+
+
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    main()

@@ -8,7 +8,7 @@ WORK/measured/NAME; for a size one report on everything but its controls, which 
 SIZE-controls), what study_contrasts.py wrote, and WORK/causal/effects/effects.parquet. What is not
 there is named and left out. Written are
 
-    hub_cards/tables/mamba-own-SIZE-probe    as by card_tables.py, thinned, and its picture
+    hub_cards/tables/mamba-own-SIZE-probe    as by card_tables.py, thinned
     scripts/results/study/models/MODEL       what the cards are made of, but for the weights
     scripts/results/study/*.parquet          trainings, learning_curves, convergence, verdicts,
                                              variants, reruns, correlations, pairs, common_words,
@@ -38,7 +38,6 @@ from study_records import (
 from study_runs import CONTROL_LENGTHS, NAME, PROBE_RATES
 
 from selmem.analysis.measurements import POOLED
-from selmem.cards.picture import draw_card_picture
 from selmem.cards.tables import collect_card_tables
 from selmem.tables import WHOLE_TEXT, read_metadata, read_table, write_table, write_text
 
@@ -86,7 +85,7 @@ def thinned(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def card_tables(size: str, reports: Path, hub_cards: Path) -> None:
-    """Write the tables behind a size's card, under the names of the Hub, and the picture."""
+    """Write the tables behind a size's card, under the names of the Hub."""
     encoder = NAME.format(size)
     names = {"encoder": encoder, "probe": f"{encoder}-probe"}
     out = hub_cards / "tables" / f"{encoder.rpartition('/')[2]}-probe"
@@ -95,7 +94,6 @@ def card_tables(size: str, reports: Path, hub_cards: Path) -> None:
     for path in sorted(out.glob("*.parquet")):
         metadata, table = read_metadata(path), read_table(path).to_pandas()
         write(thinned(path.stem, table).assign(**names), path, {"runs": metadata["runs"]})
-    draw_card_picture(out, hub_cards / "figures" / f"{out.name}.png")
 
 
 def report_table(report: Path, name: str) -> pd.DataFrame:
@@ -219,7 +217,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=ROOT, help="default: this repository")
     arguments = parser.parse_args()
     collect(arguments.work, arguments.root)
-    made = ("scripts/results/study", "hub_cards/tables", "hub_cards/figures")
+    made = ("scripts/results/study", "hub_cards/tables")
     files = [p for name in made for p in (arguments.root / name).rglob("*") if p.is_file()]
     print(f"{sum(path.stat().st_size for path in files) / 1e6:.2f} MB in {', '.join(made)}")
 

@@ -1,5 +1,6 @@
 """The published tables hold what licences allow, under the columns that design promises."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -240,3 +241,14 @@ def test_whole_texts_are_one_length_whatever_their_tokens(staged):
         [chunks, chunks.set_column(0, "chunk_id", pa.array(ids))]
     )
     assert "| 4, whole | 16 | 4 |" in card_of(splits).text
+
+
+def test_the_card_holds_the_findings_where_there_are_some(staged, tmp_path):
+    splits, _ = staged
+    for path in TEMPLATES.glob("*.jinja"):
+        shutil.copy(path, tmp_path)
+    title = "## What the family `mamba-own` shows"
+    assert title not in dataset_card(splits, "selmem/omissions", tmp_path)
+    (tmp_path / "findings.md").write_text("Much is lost.\n")
+    card = dataset_card(splits, "selmem/omissions", tmp_path)
+    assert f"{title}\n\nMuch is lost.\n\n## Limits" in card.replace("\n\n\n", "\n\n")

@@ -35,6 +35,9 @@ READERS = {
     "other_state": "this probe, whole state of another document",
     "other_conv": "this probe, convolution windows of another document",
     "other_ssm": "this probe, SSM state of another document",
+    "conv": "a probe trained on the convolution windows alone",
+    "ssm": "a probe trained on the SSM state alone",
+    "deep": "a probe with further layers behind those that get the state",
 }
 SETTINGS = ("seed", "learning_rate", "tokens_per_batch", "max_steps")
 LAST_FIFTH = 0.8
@@ -82,15 +85,24 @@ class ModelFiles:
         return content
 
 
-def model_card(path: Path, repo_id: str, templates: Path) -> str:
+def model_card(
+    path: Path, repo_id: str, templates: Path, *, n_parameters: int | None = None
+) -> str:
     """Return the card of the model in `path`.
+
+    Args:
+        path: folder of the model.
+        repo_id: NAMESPACE/NAME on the Hub.
+        templates: the checkout's folder `hub_cards`.
+        n_parameters: of the model; by default those of the weights in `path`.
 
     Raises:
         InputError: no model there, or one that was not yet measured; a number is missing.
     """
     files = ModelFiles(path, templates / "tables" / repo_id.split("/")[1], repo_id)
     config = files.json("config.json", "is no model")
-    context = {"repo_id": repo_id, "model": _model_facts(config, path), **_training_facts(files)}
+    model = _model_facts(config, _n_parameters(path) if n_parameters is None else n_parameters)
+    context = {"repo_id": repo_id, "model": model, **_training_facts(files)}
     if config.get("model_type") == "mamba":
         return render_card("encoder", templates, {**context, "metadata": encoder_data(context)})
     if config.get("model_type") != "mamba_probe":
@@ -110,14 +122,15 @@ def model_card(path: Path, repo_id: str, templates: Path) -> str:
     return render_card("probe", templates, {**context, "metadata": data})
 
 
-def _model_facts(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _model_facts(config: Mapping[str, Any], n_parameters: int) -> dict[str, Any]:
     names = ("hidden_size", "num_hidden_layers", "state_size", "conv_kernel", "vocab_size")
     inner = config.get("intermediate_size") or config.get("expand", 2) * config["hidden_size"]
     layers, width = config["num_hidden_layers"], config["state_size"] + config["conv_kernel"]
     return {
         **{name: config.get(name) for name in names},
         "extra_layers": config.get("extra_layers", 0),
-        "n_parameters": _n_parameters(path),
+        "n_parameters": n_parameters,
+        "n_without_embeddings": n_parameters - config["vocab_size"] * config["hidden_size"],
         "state_values": layers * inner * width,
     }
 
@@ -144,7 +157,11 @@ def _training_facts(files: ModelFiles) -> dict[str, Any]:
         sources = training["corpus"]["sources"]
         held_out = training["held_out_bits"]
         return {
-            "training": {**facts, "minutes": training["seconds"] / 60},
+            "training": {
+                **facts,
+                "minutes": training["seconds"] / 60,
+                "passes": training["tokens"] / sum(size["n_tokens"] for size in sources.values()),
+            },
             "corpus": [_corpus_row(name, size) for name, size in sorted(sources.items())],
             "held_out": [
                 {
@@ -255,12 +272,17 @@ def _interval(row: Mapping[str, Any]) -> str | None:
 
 
 def _control_facts(controls: pa.Table, repo_id: str) -> dict[str, Any]:
-    """Return the rows of the card's table of controls: of cells with controls, layers apart."""
+    """Return the rows of the card's table of controls: of cells with controls, layers apart.
+
+    Where there are such rows over all sources, those of single sources are left to the tables.
+    """
     names = ("source", "length", "condition", "bits", "recovered_fraction")
     rows = [row for row in controls.to_pylist() if row["layer"] < 0]
     cells = {
         (row["source"], row["length"]) for row in rows if row["condition"] not in PLAIN_READERS
     }
+    if any(source == POOLED for source, _ in cells):
+        cells = {(source, length) for source, length in cells if source == POOLED}
     rows = [row for row in rows if (row["source"], row["length"]) in cells]
     if not rows:
         raise InputError(f"{repo_id} was measured without controls; add --controls to `measure`")

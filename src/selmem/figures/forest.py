@@ -53,7 +53,7 @@ def recovered_by_tag(table: pd.DataFrame, schemes: Sequence[str], *, title: str)
     height = MARGIN + _ROW * len(order)
     with canvas(len(lengths), height=height, title=title, sharey=True) as (figure, axes):
         for panel, length in zip(axes, lengths, strict=True):
-            part = rows[rows["length"] == length].set_index(["scheme", "tag"]).reindex(order)
+            part = rows[rows["length"] == length].set_index(["scheme", "tag"]).reindex(list(order))
             part = part.reset_index()
             for i, scheme in enumerate(schemes):
                 dots(panel, part, part["scheme"] == scheme, "recovered_fraction", index=i)
@@ -67,7 +67,7 @@ def recovered_by_tag(table: pd.DataFrame, schemes: Sequence[str], *, title: str)
             percent(panel, axis="x")
         name_rows(axes, [tag for _, tag in order])
         names = {"pos": "part of speech", "entity": "entity", "kind": "kind of token"}
-        key = _key([names.get(scheme, scheme) for scheme in schemes])
+        key = marker_key([names.get(scheme, scheme) for scheme in schemes])
         key.append(Line2D([], [], color=GREY, ls="--", label="all words"))
         figure.legend(handles=key, loc="outside lower center", ncols=len(key))
     return figure
@@ -107,7 +107,8 @@ def dots(
     )
 
 
-def _key(labels: Sequence[str]) -> list[Line2D]:
+def marker_key(labels: Sequence[str]) -> list[Line2D]:
+    """Return the legend of series that are drawn by `dots`."""
     return [
         Line2D(
             [], [], ls="", marker=MARKERS[i % len(MARKERS)], color=LINES[i % len(LINES)], label=x
@@ -150,15 +151,13 @@ def by_length(
     if n_column:
         most = max(lengths, key=lambda n: float(table.loc[table["length"] == n, n_column].sum()))
     height = MARGIN + max(_ROW, 0.11 * len(lengths)) * len(order)
+    series = {length_name(n): table[table["length"] == n] for n in lengths}
     with canvas(height=height, title=title) as (figure, (axes,)):
-        for i, length in enumerate(lengths):
-            part = table[table["length"] == length].set_index(rows_column).reindex(order)
-            everything = pd.Series(data=True, index=part.index)
-            shift = 0.72 * ((i + 0.5) / len(lengths) - 0.5) * -1
-            dots(axes, part.reset_index(), everything, name, index=i, shift=shift)
-            if n_column and length == most:
-                heading = f"n ({length_name(length)})" if len(lengths) > 1 else "n"
-                counts(axes, part.reset_index(), n_column, heading=heading)
+        dots_of_series(axes, list(series.values()), rows_column, name, order)
+        if n_column:
+            heading = f"n ({length_name(most)})" if len(lengths) > 1 else "n"
+            part = series[length_name(most)].set_index(rows_column).reindex(order).reset_index()
+            counts(axes, part, n_column, heading=heading)
         keep_in_view(axes, table, name)
         if unit == "points" or table[name].min() < 0:
             axes.axvline(0, color=BLACK, lw=0.9)
@@ -168,9 +167,37 @@ def by_length(
             percent(axes, axis="x")
         elif unit == "points":
             points(axes)
-        key = _key([length_name(n) for n in lengths])
+        key = marker_key(list(series))
         figure.legend(handles=key, loc="outside lower center", ncols=len(key))
     return figure
+
+
+def dots_of_series(
+    axes: Axes,
+    series: Sequence[pd.DataFrame],
+    rows_column: str,
+    name: str,
+    order: Sequence[str],
+) -> None:
+    """Draw several tables into the same rows, the first of them highest in each row.
+
+    Args:
+        axes: whose y is the place in `order`.
+        series: tables of one row for each value of `rows_column`, with `name` and its interval.
+        rows_column: what a row of the figure is.
+        name: what is drawn.
+        order: the rows, from the bottom up.
+    """
+    for i, table in enumerate(series):
+        part = table.set_index(rows_column).reindex(list(order))
+        everything = pd.Series(data=True, index=part.index)
+        shift = series_shift(i, len(series))
+        dots(axes, part.reset_index(), everything, name, index=i, shift=shift)
+
+
+def series_shift(index: int, n_series: int) -> float:
+    """Return how far above the middle of its row a series is drawn."""
+    return 0.72 * (0.5 - (index + 0.5) / n_series)
 
 
 def effects_by_tag(table: pd.DataFrame, *, title: str) -> Figure | None:
@@ -202,7 +229,7 @@ def effects_by_tag(table: pd.DataFrame, *, title: str) -> Figure | None:
         axes.set_xlabel(f"omission (aligned) minus that of {reference}, in percentage points")
         points(axes)
         plain = Line2D([], [], ls="", marker="o", mfc="white", mec=BLACK, label="plain difference")
-        key = [plain, *_key(_added([str(part["given"].iloc[0]) for part in parts]))]
+        key = [plain, *marker_key(_added([str(part["given"].iloc[0]) for part in parts]))]
         figure.legend(handles=key, loc="outside lower center", ncols=len(key))
     return figure
 

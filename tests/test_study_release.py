@@ -1,0 +1,154 @@
+"""Figures, README section, findings and cards of the study, made from tables of made-up numbers."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from study_stand_in import write_study
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import readme_tables  # noqa: E402
+import study_figures  # noqa: E402
+import study_readme  # noqa: E402
+from render_cards import cards  # noqa: E402
+from study_tables import collect  # noqa: E402
+
+TEMPLATES = sorted((ROOT / "scripts").glob("study_*.md.jinja"))
+# what a template may say by itself: lengths, the rule and the level, names
+LITERAL = r"T = \d+|\d+ tokens|95 %|1 %|Mamba-1|`\d+m[\w-]*`"
+
+
+def release(folder, sizes, **options):
+    """Return a repository with the aggregates of a study and what the cards need."""
+    root = folder / "root"
+    collect(write_study(folder / "work", sizes, **options), root)
+    for path in (ROOT / "hub_cards").glob("*.jinja"):
+        shutil.copy(path, root / "hub_cards")
+    own = "hub_cards/tables/mamba-tiny-probe"
+    shutil.copytree(ROOT / own, root / own)
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return release(tmp_path_factory.mktemp("release"), ("1m", "4m"))
+
+
+@pytest.fixture(scope="module")
+def section(root):
+    return study_readme.render(study_figures.Committed(root))["section"]
+
+
+def test_every_figure_is_drawn_small_and_white(root, tmp_path):
+    drawn = dict(study_figures.figures(study_figures.Committed(root)))
+    assert set(drawn) == set(study_readme.CAPTIONS)
+    for name, figure in drawn.items():
+        study_figures.save(figure, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.width == 1440
+            assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        assert (tmp_path / f"{name}.png").stat().st_size < 120_000
+
+
+def test_figures_without_tables_are_named_and_left_out(tmp_path, capsys):
+    assert list(study_figures.figures(study_figures.Committed(tmp_path))) == []
+    assert "not drawn: retention" in capsys.readouterr().out
+
+
+def test_section_holds_every_table_and_figure_by_its_committed_name(section):
+    names = ["family", "verdicts", "causal", "convergence", "readers", "reruns"]
+    assert re.findall(r"<!-- table: (\w+) -->", section) == names
+    shown = set(re.findall(r"hub_cards/figures/study/(\w+)\.png", section))
+    assert shown == set(study_readme.CAPTIONS)
+    assert "{{" not in section
+    assert "\n\n\n" not in section
+    assert re.search(r"[^\n]\n###", section) is None
+
+
+def test_tables_hold_the_numbers_of_the_committed_tables(root, section):
+    verdicts = pd.read_parquet(root / "scripts/results/study/verdicts.parquet")
+    row = verdicts.query("claim == 'numbers' and size == '4m' and length == 64").iloc[0]
+    shown = [f"{100 * row[name]:+.1f}" for name in ("ours_controlled", "ci_low", "ci_high")]
+    line = next(line for line in section.splitlines() if line.startswith("| Numbers"))
+    assert f"{row['verdict']}<br>{shown[0]} [{shown[1]}, {shown[2]}]" == line.split(" | ")[2][:-2]
+    assert "| `mamba-own-4m` | 3,942,400 | 1,048,576 | 459 M |" in section
+    reruns = pd.read_parquet(root / "scripts/results/study/reruns.parquet")
+    own = reruns[(reruns["run"] == "1m-again") & (reruns["outcome"] == "omission_rate")]
+    assert f"| {own['inside'].sum()} of {len(own)} (" in section
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_templates_hold_no_number_of_a_result(path):
+    text = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", path.read_text(), flags=re.DOTALL)
+    assert re.findall(r"\d+", re.sub(LITERAL, "", text)) == []
+    captions = " ".join(study_readme.CAPTIONS.values())
+    assert re.findall(r"\d+", re.sub(LITERAL, "", captions)) == []
+
+
+def test_a_number_that_no_table_has_or_several_have_is_refused(root):
+    committed = study_figures.Committed(root)
+    with pytest.raises(SystemExit, match=r"0 rows of .*expected one"):
+        study_readme.context(committed)["words"]("1b", 64)
+    with pytest.raises(SystemExit, match="expected one"):
+        study_readme.lookup(committed, "verdicts", claim="numbers")
+
+
+def test_functions_of_the_templates_take_the_number_of_their_row(root):
+    known = study_readme.context(study_figures.Committed(root))
+    rows = pd.read_parquet(root / "hub_cards/tables/mamba-own-1m-probe/omission.parquet")
+    row = rows.query(
+        "source == 'all sources' and length == 64 and tag == 'NUM' and rule == 'count' "
+        "and scheme == 'pos'"
+    ).iloc[0]
+    found = known["words"]("1m", 64, "omission_rate", scheme="pos", tag="NUM")
+    assert found == f"{100 * row['omission_rate']:.1f} %"
+    assert re.fullmatch(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]", known["effect"]("maths", "4m"))
+    assert re.fullmatch(r"[+-]\d+\.\d", known["paper"]("maths", "4m"))
+
+
+def test_section_stands_in_the_readme_once_and_goes_with_its_tables(section):
+    readme = readme_tables.with_study((ROOT / "README.md").read_text(), "")
+    assert "<!-- study -->" not in readme
+    once = readme_tables.with_study(readme, section)
+    assert readme_tables.with_study(once, section) == once
+    assert once.index("<!-- study -->") < once.index(readme_tables.AFTER_STUDY)
+    assert readme_tables.with_study(once, "") == readme
+
+
+def test_nothing_of_the_study_is_said_without_its_tables(tmp_path):
+    texts = readme_tables.texts(tmp_path)
+    assert list(texts) == ["README.md"]
+    assert "<!-- study -->" not in texts["README.md"]
+
+
+def test_a_study_that_was_only_trained_has_a_section_without_results(tmp_path):
+    root = release(tmp_path, ("1m",), variants=False)
+    shutil.rmtree(root / "hub_cards/tables/mamba-own-1m-probe")
+    (root / "scripts/results/study/verdicts.parquet").unlink()
+    texts = study_readme.render(study_figures.Committed(root))
+    assert "<!-- table: family -->" in texts["section"]
+    assert "<!-- table: causal -->" not in texts["section"]
+    assert texts["findings"] == ""
+
+
+def test_cards_of_the_family_come_from_records_without_weights(root, capsys):
+    rendered = dict(cards(root))
+    made = {name for name in rendered if name.startswith("mamba-own")}
+    ends = ("", "-probe", "-null-probe")
+    assert made == {f"mamba-own-{size}{end}" for size in ("1m", "4m") for end in ends}
+    assert "Without the embeddings it has 3,942,400 parameters" in rendered["mamba-own-4m"]
+    probe = rendered["mamba-own-4m-probe"]
+    assert "base_model: selmem/mamba-own-4m\n" in probe
+    assert "| all sources | 64 | a probe trained on the SSM state alone |" in probe
+    controls = probe[probe.index("## Controls") : probe.index("## Training")]
+    assert "conll2003" not in controls
+    shutil.rmtree(root / "hub_cards/tables/mamba-own-4m-probe")
+    assert "mamba-own-4m-probe" not in dict(cards(root))
+    assert "mamba-own-4m-probe is not yet measured" in capsys.readouterr().out
