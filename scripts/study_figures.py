@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
-from study_runs import CONTROLLED, NAME, PROBE_RATES
+from study_measures import CARD
+from study_runs import CONTROLLED, PROBE_RATES
 
 from selmem.analysis.measurements import POOLED
 from selmem.cards.picture import draw_card_picture
@@ -71,7 +72,7 @@ class Committed:
 
     def folders(self) -> dict[str, Path]:
         """Return the folder of every size's card tables that is there."""
-        named = {s: self.cards / f"{NAME.format(s).rpartition('/')[2]}-probe" for s in PROBE_RATES}
+        named = {size: self.cards / CARD.format(size) for size in PROBE_RATES}
         return {size: folder for size, folder in named.items() if folder.is_dir()}
 
     def table(self, name: str) -> pd.DataFrame:

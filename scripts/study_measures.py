@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from study_contrasts import PAIRS
 from study_runs import CAUSAL, CAUSAL_SEEDS, CONTROLLED, DEDICATED, PROBE_RATES, SEEDED, Run
 
 LENGTHS, CONTROL_LENGTHS = (4, 8, 16, 32, 64, 128, 256), (16, 64, 256)
@@ -153,7 +154,7 @@ def report(text: Text) -> list[Run]:
     family = one_report("family", (folder for folders in parts.values() for folder in folders))
     own = [one_report(size, folders) for size, folders in parts.items()]
     others = [one_report(name, [f"measured/{name}"]) for name in variants()]
-    return [family, *own, *others, *(card(size) for size in parts)]
+    return [family, *own, *others, *(card(size) for size in parts), reader_contrasts()]
 
 
 def one_report(name: str, folders: Iterable[str]) -> Run:
@@ -162,6 +163,14 @@ def one_report(name: str, folders: Iterable[str]) -> Run:
     inputs = tuple(f"{folder}/run.json" for folder in dirs)
     out = f"reports/{name}"
     return Run(out, ("report", *dirs), inputs=inputs, result="report.html")
+
+
+def reader_contrasts() -> Run:
+    """Return the comparison of other readers with the plain probe."""
+    names = sorted({name for pair in PAIRS for name in pair})
+    inputs = tuple(f"measured/{name}/run.json" for name in names)
+    script = "study_contrasts.py"
+    return Run("reports", (".",), inputs=inputs, result="contrasts.parquet", script=script)
 
 
 def card(size: str) -> Run:

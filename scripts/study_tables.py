@@ -3,10 +3,10 @@
     python scripts/study_tables.py WORK
 
 WORK is the working folder of study.py. Read are the records of every training (config.json,
-training.json, learning_curve.jsonl), the reports WORK/reports/NAME (`selmem report` on
-WORK/measured/NAME; for a size one report on everything but its controls, which have their own,
-SIZE-controls), what study_contrasts.py wrote, and WORK/causal/effects/effects.parquet. What is not
-there is named and left out. Written are
+training.json, learning_curve.jsonl) and what its stages `report` and `report-causal` made:
+WORK/reports/NAME/tables of every size and other reader and of the family, WORK/tables,
+WORK/reports/contrasts.parquet and WORK/causal/effects/effects.parquet. What is not there is named
+and left out. Written are
 
     hub_cards/tables/mamba-own-SIZE-probe    as by card_tables.py, thinned
     scripts/results/study/models/MODEL       what the cards are made of, but for the weights
@@ -27,6 +27,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from study_measures import CARD, CONTROL_LENGTHS
 from study_records import (
     Training,
     card_record,
@@ -35,10 +36,9 @@ from study_records import (
     read_trainings,
     training_table,
 )
-from study_runs import CONTROL_LENGTHS, NAME, PROBE_RATES
+from study_runs import NAME, PROBE_RATES
 
 from selmem.analysis.measurements import POOLED
-from selmem.cards.tables import collect_card_tables
 from selmem.tables import WHOLE_TEXT, read_metadata, read_table, write_table, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,16 +84,14 @@ def thinned(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return table[kept | (table["source"] == POOLED)]
 
 
-def card_tables(size: str, reports: Path, hub_cards: Path) -> None:
+def card_tables(size: str, tables: Path, hub_cards: Path) -> None:
     """Write the tables behind a size's card, under the names of the Hub."""
     encoder = NAME.format(size)
     names = {"encoder": encoder, "probe": f"{encoder}-probe"}
-    out = hub_cards / "tables" / f"{encoder.rpartition('/')[2]}-probe"
-    extra = reports / f"{size}-controls"
-    collect_card_tables(reports / size, out, controls=[extra] if extra.is_dir() else [])
-    for path in sorted(out.glob("*.parquet")):
+    for path in sorted((tables / CARD.format(size)).glob("*.parquet")):
         metadata, table = read_metadata(path), read_table(path).to_pandas()
-        write(thinned(path.stem, table).assign(**names), path, {"runs": metadata["runs"]})
+        out = hub_cards / "tables" / CARD.format(size) / path.name
+        write(thinned(path.stem, table).assign(**names), out, {"runs": metadata["runs"]})
 
 
 def report_table(report: Path, name: str) -> pd.DataFrame:
@@ -103,15 +101,18 @@ def report_table(report: Path, name: str) -> pd.DataFrame:
 
 
 def per_size(reports: Path, name: str) -> pd.DataFrame:
-    """Return a table of every size, one after the other, with the size in place of the models."""
+    """Return a table of every size, one after the other, with the size in place of the models.
+
+    The verdicts end with those about the sizes themselves, each under the larger of two.
+    """
     parts = [report_table(reports / size, name) for size in SIZES]
     tables = [part.assign(size=size) for size, part in zip(SIZES, parts, strict=True) if len(part)]
     if name == "verdicts":
-        tables = [table[table["encoder"] != "several"] for table in tables]
-        path = reports / "size_verdicts.parquet"
-        if path.is_file():
-            sizes = read_table(path).to_pandas()
-            tables.append(sizes.assign(size=sizes["second"]).drop(columns=["first", "second"]))
+        family = report_table(reports / "family", name)
+        if len(family):
+            of_sizes = family[family["encoder"] == "several"]
+            larger = of_sizes["note"].str.rpartition(" against ")[2]
+            tables.append(of_sizes.assign(size=larger))
     found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     return found.drop(columns=["encoder", "probe"], errors="ignore")
 
@@ -121,7 +122,7 @@ def variant_table(reports: Path) -> pd.DataFrame:
     tables = []
     for report in sorted(path for path in reports.glob("*") if path.is_dir()):
         omission = report_table(report, "omission")
-        if not len(omission) or report.name.endswith("-controls"):
+        if not len(omission) or report.name == "family":
             continue
         size, _, variant = report.name.partition("-")
         rows = omission[(omission["scheme"] == "all") & (omission["source"] == _main(omission))]
@@ -184,8 +185,7 @@ def collect(work: Path, root: Path) -> None:
     """Write everything below `root`, the repository."""
     reports, out = work / "reports", root / "scripts" / "results" / "study"
     for size in SIZES:
-        if (reports / size).is_dir():
-            card_tables(size, reports, root / "hub_cards")
+        card_tables(size, work / "tables", root / "hub_cards")
     trainings = read_trainings(work)
     shutil.rmtree(out, ignore_errors=True)
     write_models(trainings, out / "models")
@@ -206,7 +206,8 @@ def collect(work: Path, root: Path) -> None:
     if len(tables["reruns"]):
         print_reruns(tables["reruns"])
     absent = [name for name, table in tables.items() if not len(table)]
-    absent += [f"report of {size}" for size in SIZES if not (reports / size).is_dir()]
+    cards = [CARD.format(size) for size in SIZES]
+    absent += [f"tables/{card}" for card in cards if not (work / "tables" / card).is_dir()]
     print(f"left out, since not there: {', '.join(absent) or 'nothing'}")
 
 

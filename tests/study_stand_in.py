@@ -3,12 +3,14 @@
 import json
 import math
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from selmem import bundled_path
+from selmem.cards.tables import collect_card_tables
 
 TRIAL = Path(__file__).parents[1] / "scripts" / "results" / "trial"
 BUNDLE = {"encoders": "mamba-tiny", "probes": "mamba-tiny-probe", "nulls": "mamba-tiny-null-probe"}
@@ -30,7 +32,8 @@ def write_study(work, sizes=tuple(SIZES), *, variants=True):
         for kind in BUNDLE:
             write_training(work, f"{kind}/{size}", bits=1 - 0.1 * list(SIZES).index(size))
         write_report(work / "reports" / size, size, gain=0.06 * list(SIZES).index(size))
-        write_report(work / "reports" / f"{size}-controls", size, gain=0.05, lengths=(16, 64))
+        card = work / "tables" / f"mamba-own-{size}-probe"
+        collect_card_tables(work / "reports" / size, card)
     for kind in ("probes", "nulls") if variants else ():
         write_training(work, f"{kind}/1m-twice", bits=0.995, longer=2)
         write_training(work, f"{kind}/4m-half", bits=0.93, longer=0.5)
@@ -38,7 +41,7 @@ def write_study(work, sizes=tuple(SIZES), *, variants=True):
     for name, gain in {"1m-again": 0.001, "1m-seed1": 0.01}.items() if variants else ():
         write_report(work / "reports" / name, name, gain=gain)
     if variants:
-        write_verdicts_of_size(work / "reports")
+        write_comparisons(work / "reports")
         write_effects(work / "causal" / "effects")
     return work
 
@@ -71,7 +74,7 @@ def write_training(work, path, *, bits, longer=1):
     (folder / "learning_curve.jsonl").write_text(lines)
 
 
-def write_report(folder, name, *, gain, lengths=None):
+def write_report(folder, name, *, gain):
     """Write the tables of a report: those of the trial, with losses lowered by a share `gain`."""
     (folder / "tables").mkdir(parents=True)
     rng = np.random.default_rng(len(name))
@@ -92,8 +95,6 @@ def write_report(folder, name, *, gain, lengths=None):
                 table[f"retained_{end}"] = 1 - table[f"ci_{other}"] / table["chance_rate"]
         if path.stem == "controls":
             table = controls(table)
-        if lengths and "length" in table:
-            table = table[table["length"].isin(lengths)]
         table.to_parquet(folder / "tables" / path.name)
     shutil.copyfile(folder / "tables/omission.parquet", folder / "omission.parquet")
     add_metadata(folder / "tables" / "omission.parquet")
@@ -128,15 +129,15 @@ def add_metadata(path):
     write_table(pq.read_table(path), path, metadata={"runs": ["made up"]})
 
 
-def write_verdicts_of_size(reports):
-    """Write what study_contrasts.py writes about sizes."""
+def write_comparisons(reports):
+    """Write the verdicts on sizes of the family's report, and what study_contrasts.py writes."""
     rows = pd.read_parquet(TRIAL / "verdicts.parquet").query("claim == 'length'").head(2)
-    table = pd.concat(
-        [rows.assign(claim="size", statement="Smaller models lose more.", first=a, second=b)
-         for a, b in (("1m", "4m"), ("4m", "15m"), ("15m", "45m"))]
-    ).assign(encoder="several", probe="several")  # fmt: skip
-    table["length"] = [64, 256] * 3
-    table.to_parquet(reports / "size_verdicts.parquet")
+    rows = rows.assign(claim="size", statement="Smaller models lose more.", length=[64, 256])
+    pairs = [f"{a} against {b}" for a, b in pairwise(SIZES)]
+    table = pd.concat([rows.assign(note=pair) for pair in pairs])
+    (reports / "family" / "tables").mkdir(parents=True)
+    table = table.assign(encoder="several", probe="several")
+    table.to_parquet(reports / "family/tables/verdicts.parquet")
     contrasts = pd.DataFrame(
         {"first": ["4m"], "second": ["4m-deep"], "source": ["all sources"], "length": [64],
          "outcome": ["recovered_fraction"],

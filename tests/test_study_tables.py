@@ -17,10 +17,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import study_tables  # noqa: E402
-from study_contrasts import SIZE_PAIRS, contrasts  # noqa: E402
+from study_contrasts import PAIRS, contrasts  # noqa: E402
 from study_records import count_parameters, read_trainings  # noqa: E402
-
-from selmem.analysis.contrasts import model_contrast_table  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,7 @@ def test_card_tables_speak_of_the_models_on_the_hub_and_are_small(root):
         assert set(table["encoder"]) == {"selmem/mamba-own-4m"}
         assert set(table["probe"]) == {"selmem/mamba-own-4m-probe"}
         assert path.stat().st_size < 500_000
-    assert read_metadata(folder / "omission.parquet")["runs"] == 2 * ["made up"]
+    assert read_metadata(folder / "omission.parquet")["runs"] == ["made up"]
     controls = pd.read_parquet(folder / "controls.parquet")
     assert {"conv", "ssm", "other_layer_0"} <= set(controls["condition"])
     assert set(controls[controls["layer"] >= 0]["source"]) == {"all sources"}
@@ -130,8 +128,8 @@ def test_what_is_absent_is_named_and_nothing_is_made_of_it(tmp_path, capsys):
 
 
 def test_measurements_are_contrasted_where_both_are_there(tmp_path, capsys):
-    for name in SIZE_PAIRS[0]:
+    for name in PAIRS[0]:
         write_measured(tmp_path / name, probe=name)
-    table = contrasts(tmp_path, SIZE_PAIRS[:2], model_contrast_table)
-    assert set(zip(table["first"], table["second"], strict=True)) == {SIZE_PAIRS[0]}
+    table = contrasts(tmp_path, PAIRS[:2])
+    assert set(zip(table["first"], table["second"], strict=True)) == {PAIRS[0]}
     assert "left out" in capsys.readouterr().out

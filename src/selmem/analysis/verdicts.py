@@ -56,14 +56,9 @@ def verdict_table(
             for row in _claim_rows(claim, find, all_lengths(measurement), measurement)
         ]
         tables.append(_judged(rows).assign(encoder=measurement.encoder, probe=measurement.probe))
-    tables.append(size_verdict_table(measurements, resampling))
+    sizes = _size_rows(measurements, resampling)
+    tables.append(_judged(sizes).assign(encoder="several", probe="several"))
     return pd.concat([table for table in tables if len(table)], ignore_index=True)
-
-
-def size_verdict_table(measurements: Sequence[Measurement], resampling: Resampling) -> pd.DataFrame:
-    """Return the rows of `verdict_table` on the claim about size, which rest on several models."""
-    sizes = _size_rows(measurements, replace(resampling, n_resamples=N_RESAMPLES))
-    return _judged(sizes).assign(encoder="several", probe="several")
 
 
 def all_lengths(measurement: Measurement) -> list[int]:
