@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from gpu_bench import inference, kernels, peers, training
+from gpu_bench import inference, kernels, peers, training, two_gpus
 from gpu_bench.common import results, say
 
 RESULTS = Path(__file__).parent / "results" / "bench_gpu.json"
@@ -39,7 +39,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "reconstruct": inference.reconstruct,
     "stock": peers.stock,
     "paper": peers.paper,
-    "two_gpus": peers.two_gpus,
+    "two_gpus": two_gpus.two_gpus,
 }
 
 

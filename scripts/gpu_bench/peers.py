@@ -1,4 +1,4 @@
-"""Other code on the same GPU in the same call: the paper's, transformers with mamba-ssm, two GPUs.
+"""Other code on the same GPU in the same call: the paper's, transformers with mamba-ssm.
 
 Each runs in a process of its own, with its own packages, and prints one line of JSON at its end.
 """
@@ -6,16 +6,12 @@ Each runs in a process of its own, with its own packages, and prints one line of
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from gpu_bench.common import SIZES, VOCABULARY, results, say
+from gpu_bench.common import results, say
 
 SCRIPTS = Path(__file__).parents[1]
 
@@ -58,55 +54,12 @@ def stock(args: argparse.Namespace) -> None:
             say(f"  {name:<26} {shape:<14} {rate:10.0f} tokens/s{against}")
 
 
-def two_gpus(args: argparse.Namespace) -> None:
-    """Train with `accelerate launch` on one and on two GPUs, the same batches."""
-    if torch.cuda.device_count() < 2:
-        say("  skipped: there are not two GPUs")
-        return
-    steps = 30 if args.quick else 60
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder))
-        found = {count: launch(count, Path(folder), steps) for count in (1, 2)}
-    gap = max(abs(a - b) for a, b in zip(found[1]["losses"], found[2]["losses"], strict=True))
-    results["two_gpus"] = {"1": found[1], "2": found[2], "largest_gap_of_losses": gap}
-    ratio = found[2]["tokens_s"] / found[1]["tokens_s"]
-    say(f"  2 GPUs: {ratio:.2f} times one; losses differ by at most {gap:.4f}")
-
-
-def prepare(folder: Path) -> None:
-    """Write an encoder of random weights and texts of random words."""
-    from transformers import MambaConfig
-
-    from selmem import bundled_path
-    from selmem.encoder import MambaEncoder
-    from selmem.tokenization import load_tokenizer
-
-    hidden, layers = SIZES["130m"]
-    eos = load_tokenizer(bundled_path("mamba-tiny")).eos_token_id
-    shape = {"vocab_size": VOCABULARY, "hidden_size": hidden, "num_hidden_layers": layers}
-    torch.manual_seed(0)
-    MambaEncoder(MambaConfig(**shape, eos_token_id=eos)).save_pretrained(folder / "encoder")
-    draw = random.Random(0)
-    words = ["".join(draw.choices("aeioulnrst", k=draw.randint(2, 7))) for _ in range(5000)]
-    with (folder / "text.jsonl").open("w", encoding="utf-8") as file:
-        for _ in range(2000):
-            file.write(json.dumps({"text": " ".join(draw.choices(words, k=700))}) + "\n")
-
-
-def launch(count: int, folder: Path, steps: int) -> dict[str, Any]:
-    """Return tokens a second and losses of a training on `count` GPUs."""
-    command = ["-m", "accelerate.commands.launch", "--num_processes", count, "--num_machines", 1]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    if count > 1:
-        command.append("--multi_gpu")
-    command += ["--module", "gpu_bench.scaling"]
-    return python([*command, folder, folder / f"out{count}", steps], [])
-
-
-def python(command: list[Any], paths: list[Path]) -> dict[str, Any]:
+def python(
+    command: list[Any], paths: list[Path], variables: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Run Python with `paths` before other packages; return the last line it prints, as JSON."""
     before = [str(path.resolve()) for path in (*paths, SCRIPTS)]
-    environment = {**os.environ}
+    environment = {**os.environ, **(variables or {})}
     environment["PYTHONPATH"] = os.pathsep.join([*before, os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(
         [sys.executable, *map(str, command)],
