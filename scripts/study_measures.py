@@ -140,7 +140,7 @@ def measure_causal(_text: Text) -> list[Run]:
             f"causal/null-{read}-{own}-{seed}",
             ["pairs=causal/evaluation.jsonl"],
             lengths=(16, 64),
-            max_chunks=20_000,
+            max_chunks=40_000,
             annotate="none",
         )
         for seed in CAUSAL_SEEDS
