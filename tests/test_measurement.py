@@ -418,6 +418,14 @@ def test_two_processes_write_the_same_tables(controlled_config, controlled, tmp_
         assert found[name].select(kept).equals(controlled[name].select(kept))
 
 
+def test_several_workers_write_the_same_files(config, tmp_path):
+    measure(config)
+    measure(replace(config, out=tmp_path / "out", workers=2))
+    for name in TABLES:
+        path = f"{name}.parquet"
+        assert (tmp_path / "out" / path).read_bytes() == (config.out / path).read_bytes()
+
+
 def other_encoder(release, folder, **fields):
     torch.manual_seed(1)
     config = MambaConfig(
@@ -537,6 +545,7 @@ def test_unknown_device_is_refused(config, tmp_path):
         ("lengths", (), "at least one source and one length"),
         ("data", (), "at least one source and one length"),
         ("max_chunks", 0, "max_chunks is 0"),
+        ("workers", 0, "workers is 0, expected at least 1"),
         ("annotate", "nltk", "annotate is 'nltk', expected one of spacy, none"),
         ("dtype", "float16", "dtype is 'float16'"),
         ("probes", ("a/x", "b/x"), "two columns would be named probe_bits_x"),

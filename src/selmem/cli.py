@@ -200,6 +200,8 @@ def _add_measure(commands: Any) -> None:
     command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     command.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     command.add_argument("--seed", type=_seed, default=0, help="of samples and chance (default: 0)")
+    text = "processes that match words and write tables (default: 1)"
+    command.add_argument("--workers", type=int, default=1, metavar="N", help=text)
     command.set_defaults(run=_measure)
 
 
@@ -242,6 +244,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         dtype=arguments.dtype,
         seed=arguments.seed,
+        workers=arguments.workers,
     )
     print(measure(config))
 

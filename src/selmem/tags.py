@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from selmem.errors import InputError
 
@@ -214,6 +215,7 @@ _PATTERNS: Sequence[tuple[str, re.Pattern[str]]] = tuple(
 )
 
 
+@lru_cache(maxsize=2**16)
 def token_kind(text: str) -> str:
     r"""Return the kind of a word from its surface.
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from rouge_score.rouge_scorer import RougeScorer
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from selmem.chunks import Chunk, ChunkWord
@@ -16,6 +14,7 @@ from selmem.frequency import Frequencies
 from selmem.measurement.cells import Cell
 from selmem.measurement.matching import Matched, match_chunks
 from selmem.measurement.placement import token_texts
+from selmem.measurement.rouge import rouge_f1
 from selmem.measurement.scoring import EXTRA_TOKENS, Arrays, until_eos
 from selmem.tables import CHUNKS, RECONSTRUCTIONS, TOKENS, WORDS
 
@@ -119,17 +118,12 @@ def _reconstructions(
 
 
 def _rouge(chunks: Sequence[Chunk], matched: Sequence[Matched]) -> dict[str, list[float]]:
-    """Return the F1 of every ROUGE variant; it sees letters a-z and digits only."""
-    scorer = RougeScorer(list(ROUGE), use_stemmer=False)
-    pairs = tqdm(
-        zip(chunks, matched, strict=True),
-        desc="ROUGE",
-        total=len(chunks),
-        disable=None,
-        leave=False,
-    )
-    scores = [scorer.score(chunk.text, match.text) for chunk, match in pairs]
-    return {f"{name}_f1": [score[name].fmeasure for score in scores] for name in ROUGE}
+    """Return the F1 of every ROUGE variant."""
+    scores = [
+        rouge_f1(chunk.text, match.text) for chunk, match in zip(chunks, matched, strict=True)
+    ]
+    columns = zip(*scores, strict=True)
+    return {f"{name}_f1": list(column) for name, column in zip(ROUGE, columns, strict=True)}
 
 
 def _tokens(

@@ -37,6 +37,7 @@ class MeasureConfig:
         frequencies: file of `selmem count`, or .npy with token counts.
         overlap: file of `selmem overlap`; documents above `max_overlap` are left out.
         max_overlap: largest share of a document's 13-grams that may stand in the training corpus.
+        workers: processes that match words and write tables; the numbers do not depend on it.
     """
 
     encoder: str
@@ -57,6 +58,7 @@ class MeasureConfig:
     frequencies: Path | None = None
     overlap: Path | None = None
     max_overlap: float = 0.1
+    workers: int = 1
 
     def __post_init__(self) -> None:
         """Refuse values that no measurement can use.
@@ -71,7 +73,12 @@ class MeasureConfig:
                 f"lengths are {self.lengths}, expected different positive numbers, or 0 for whole "
                 "texts"
             )
-        for name, least in (("max_chunks", 1), ("batch_tokens", 1), ("seed", 0)):
+        for name, least in (
+            ("max_chunks", 1),
+            ("batch_tokens", 1),
+            ("seed", 0),
+            ("workers", 1),
+        ):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
         if self.training_corpus is not None and not self.controls:

@@ -16,12 +16,13 @@ from transformers import PreTrainedTokenizerFast
 
 from selmem.corpus_store import CorpusStore
 from selmem.frequency import load_frequencies
-from selmem.measurement.cell_tables import Naming, cell_tables
+from selmem.measurement.cell_tables import Naming
 from selmem.measurement.cells import Cell
 from selmem.measurement.config import MeasureConfig
 from selmem.measurement.models import Processes, model_name
 from selmem.measurement.partial_results import PartialResults
 from selmem.measurement.scoring import Models, score_batch, sum_states
+from selmem.measurement.table_workers import TableMaker, tables_of_cells
 from selmem.omission_rate.chance import derangements
 from selmem.probe import MambaState
 from selmem.tables import WHOLE_TEXT, config_hash, write_table
@@ -98,18 +99,23 @@ class MeasurementWork:
             probe=model_name(config.probe),
             controls=(*self.models.others, *(exchanged if config.controls else ())),
         )
+        maker = TableMaker(
+            partial=self.partial,
+            batch_tokens=config.batch_tokens,
+            tokenizer=self.tokenizer,
+            naming=naming,
+            frequencies=self.frequencies,
+            seed=config.seed,
+        )
         parts: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
-        progress = tqdm(self.cells, desc="matching words", unit="cell", disable=None)
-        for number, cell in enumerate(progress):
-            arrays = self.partial.read_cell(number, cell, config.batch_tokens)
-            tables = cell_tables(
-                cell, arrays, self.tokenizer, naming, frequencies=self.frequencies, seed=config.seed
-            )
+        made = tables_of_cells(maker, self.cells, config.workers)
+        total = len(self.cells)
+        for tables in tqdm(made, "matching words", total, unit="cell", disable=None):
             for name, table in tables.items():
                 parts[name].append(table)
-        for name, tables_of_cells in parts.items():
+        for name, cells in parts.items():
             path = config.out / f"{name}.parquet"
-            write_table(pa.concat_tables(tables_of_cells), path, metadata=metadata)
+            write_table(pa.concat_tables(cells), path, metadata=metadata)
 
     def _mean_states(self) -> dict[int, MambaState]:
         """Return for every length the mean state over training text, or over all its chunks."""

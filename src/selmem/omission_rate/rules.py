@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -22,6 +23,9 @@ from .alignment import align
 
 Span = tuple[int, int]
 Rates = npt.NDArray[np.float32]
+Key = tuple[str, bool]  # a unit's surface, and whether it is cut
+
+MAX_BEGINNING = 32  # characters
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -100,13 +104,34 @@ class Unit:
     cut: bool  # a chunk's border cuts one of the words
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reference:
     """The words of a reference, as the units in which the rule `count` looks for them."""
 
     pretokens: Pretokens
     units: tuple[Unit, ...]
     n_words: int
+
+    @cached_property
+    def needed(self) -> "Counter[Key]":
+        """How many units of each key there are."""
+        return Counter((unit.surface, unit.cut) for unit in self.units)
+
+    @cached_property
+    def surfaces(self) -> frozenset[str]:
+        """What the units look like."""
+        return frozenset(unit.surface for unit in self.units)
+
+    @cached_property
+    def beginnings(self) -> frozenset[str]:
+        """What the surfaces begin with, up to `MAX_BEGINNING` characters."""
+        starts = {surface[:MAX_BEGINNING] for surface in self.surfaces}
+        return frozenset(start[:end] for start in starts for end in range(1, len(start) + 1))
+
+    @cached_property
+    def longest(self) -> int:
+        """Characters of the longest surface."""
+        return max(map(len, self.surfaces), default=0)
 
     @classmethod
     def of_spans(
@@ -177,34 +202,31 @@ def count_omissions(
     rates: list[Rates] = [np.zeros(0, np.float32)] * len(references)
     contested = []
     for index, (reference, other) in enumerate(zip(references, reconstructions, strict=True)):
-        places = _places({unit.surface for unit in reference.units}, other)
+        places = _places(reference, other)
         if _disjoint(places):
-            found = _found_without_contest(reference.units, places)
-            rates[index] = reference.per_word(_omitted_shares(reference.units, found))
+            found = _found_without_contest(reference, places)
+            rates[index] = reference.per_word(_omitted_shares(reference, found))
         else:
             contested.append((index, reference, other, places))
     codes = [_codes(reference.pretokens, other) for _, reference, other, _ in contested]
     matches = align([a for a, _ in codes], [b for _, b in codes])
     for (index, reference, other, places), match in zip(contested, matches, strict=True):
         found = _found(reference.units, other, places, match.tolist())
-        rates[index] = reference.per_word(_omitted_shares(reference.units, found))
+        rates[index] = reference.per_word(_omitted_shares(reference, found))
     return rates
 
 
-Key = tuple[str, bool]  # a unit's surface, and whether it is cut
-
-
-def _places(surfaces: Iterable[str], other: Pretokens) -> dict[str, list[Span]]:
-    """Return for each surface the runs of pre-tokens (first, last) at which it stands."""
-    ordered = sorted(surfaces)
+def _places(reference: Reference, other: Pretokens) -> dict[str, list[Span]]:
+    """Return for each surface of a unit the runs of pre-tokens (first, last) at which it stands."""
+    surfaces, beginnings, longest = reference.surfaces, reference.beginnings, reference.longest
+    text, inner = other.text, other.inner
     places: dict[str, list[Span]] = {}
-    for first in range(len(other.ends)):
-        for last in range(first, len(other.ends)):
-            piece = other.surface(first, last)
-            index = bisect_left(ordered, piece)
-            if index == len(ordered) or not ordered[index].startswith(piece):
+    for first, (start, _) in enumerate(inner):
+        for last in range(first, len(inner)):
+            piece = text[start : inner[last][1]]
+            if piece[:MAX_BEGINNING] not in beginnings or len(piece) > longest:
                 break
-            if ordered[index] == piece:
+            if piece in surfaces:
                 places.setdefault(piece, []).append((first, last))
     return places
 
@@ -214,8 +236,8 @@ def _disjoint(places: dict[str, list[Span]]) -> bool:
     return all(a[1] < b[0] for a, b in pairwise(spans))
 
 
-def _found_without_contest(units: Sequence[Unit], places: dict[str, list[Span]]) -> Counter[Key]:
-    needed = Counter((unit.surface, unit.cut) for unit in units)
+def _found_without_contest(reference: Reference, places: dict[str, list[Span]]) -> Counter[Key]:
+    needed = reference.needed
     found: Counter[Key] = Counter()
     for surface, spans in places.items():
         found[surface, False] = min(needed[surface, False], len(spans))
@@ -252,10 +274,9 @@ def _take(used: list[bool], place: Span) -> bool:
     return True
 
 
-def _omitted_shares(units: Sequence[Unit], found: Counter[Key]) -> list[float]:
-    needed = Counter((unit.surface, unit.cut) for unit in units)
-    keys = [(unit.surface, unit.cut) for unit in units]
-    return [(needed[key] - found[key]) / needed[key] for key in keys]
+def _omitted_shares(reference: Reference, found: Counter[Key]) -> list[float]:
+    shares = {key: (needed - found[key]) / needed for key, needed in reference.needed.items()}
+    return [shares[unit.surface, unit.cut] for unit in reference.units]
 
 
 def _codes(reference: Pretokens, other: Pretokens) -> tuple[list[int], list[int]]:
