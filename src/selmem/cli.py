@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from selmem.cli_hub import add_publish, add_verify
-from selmem.console import Parser, one_line, terminal_log
+from selmem.console import (
+    Parser,
+    chunk_length,
+    one_line,
+    positive_number,
+    seed_number,
+    terminal_log,
+)
 from selmem.errors import InputError
 
 USER_ERRORS = (
@@ -171,7 +178,7 @@ def _add_measure(commands: Any) -> None:
         "--lengths",
         required=True,
         nargs="+",
-        type=_length,
+        type=chunk_length,
         metavar="T",
         help="tokens per chunk; `whole` measures each document that is not too long as one chunk",
     )
@@ -199,26 +206,15 @@ def _add_measure(commands: Any) -> None:
     command.add_argument("--max-overlap", type=float, default=0.1, metavar="SHARE", help=text)
     command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     command.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    command.add_argument("--seed", type=_seed, default=0, help="of samples and chance (default: 0)")
-    text = "processes that match words and write tables (default: 1)"
-    command.add_argument("--workers", type=int, default=1, metavar="N", help=text)
+    command.add_argument(
+        "--seed", type=seed_number, default=0, help="of samples and chance (default: 0)"
+    )
+    _add_workers(command, "processes that match words and write tables (default: 1)")
     command.set_defaults(run=_measure)
 
 
-def _length(text: str) -> int:
-    from selmem.tables import WHOLE_TEXT
-
-    if text == "whole":
-        return WHOLE_TEXT
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor `whole`")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
-    return int(text)
+def _add_workers(command: Any, text: str) -> None:
+    command.add_argument("--workers", type=positive_number, default=1, metavar="N", help=text)
 
 
 def _measure(arguments: argparse.Namespace) -> None:
@@ -253,13 +249,16 @@ def _add_report(commands: Any) -> None:
     command = commands.add_parser("report", help="figures and one report.html from measured tables")
     command.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="what `measure` wrote")
     command.add_argument("--out", required=True, type=Path, help="folder for the report")
+    _add_workers(command, "processes that share the tables (default: 1)")
     command.set_defaults(run=_report)
 
 
 def _report(arguments: argparse.Namespace) -> None:
     from selmem.report import write_report
+    from selmem.resampling import Resampling
 
-    _print_report(write_report(arguments.dirs, arguments.out))
+    resampling = Resampling(workers=arguments.workers)
+    _print_report(write_report(arguments.dirs, arguments.out, resampling=resampling))
 
 
 def _print_report(path: Path) -> None:

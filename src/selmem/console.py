@@ -44,3 +44,28 @@ class _TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+def chunk_length(text: str) -> int:
+    """Return tokens per chunk, for the parser of arguments."""
+    from selmem.tables import WHOLE_TEXT
+
+    if text == "whole":
+        return WHOLE_TEXT
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor `whole`")
+    return int(text)
+
+
+def seed_number(text: str) -> int:
+    """Return a seed, for the parser of arguments."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+def positive_number(text: str) -> int:
+    """Return a number of things, for the parser of arguments."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)

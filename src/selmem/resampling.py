@@ -19,10 +19,13 @@ class Resampling:
     n_resamples: int = 2000
     seed: int = 0
     level: float = 0.95  # of the intervals
+    workers: int = 1  # processes that share the groups of a table; no number depends on it
 
     def __post_init__(self) -> None:
         if self.n_resamples < 1:
             raise ValueError(f"n_resamples is {self.n_resamples}; give at least 1")
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; give at least 1")
         if not 0 < self.level < 1:
             raise ValueError(f"level is {self.level}; give a number between 0 and 1, such as 0.95")
 

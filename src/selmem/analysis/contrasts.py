@@ -9,10 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from selmem.analysis.curves import chunk_omission
-from selmem.analysis.groups import document_sums, each_group
+from selmem.analysis.groups import Group, document_sums, each_group
 from selmem.analysis.measurements import Measurement
 from selmem.analysis.omission import SCHEMES
 from selmem.errors import InputError
+from selmem.forked import forked_map
 from selmem.resampling import Floats, Resampling
 from selmem.statistics import Bootstrap, combine, difference, holm, odds_ratio
 
@@ -68,10 +69,12 @@ def tag_contrast_table(measurement: Measurement, resampling: Resampling) -> pd.D
     Cut words are left out.
     """
     words = measurement.words[~measurement.words["cut"]].assign(one=1.0)
-    tables = [
-        _tag_rows(part, resampling).assign(source=source, length=length)
-        for source, length, part in each_group(words)
-    ]
+
+    def one(group: Group) -> pd.DataFrame:
+        source, length, rows = group
+        return _tag_rows(rows, resampling).assign(source=source, length=length)
+
+    tables = forked_map(one, list(each_group(words)), resampling.workers)
     tables = [table for table in tables if len(table)]
     if not tables:
         return pd.DataFrame()

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from selmem.analysis.groups import Ratio, each_group, ratio_table
+from selmem.analysis.groups import Group, Ratio, each_group, ratio_table
 from selmem.analysis.measurements import CONTROL_PREFIX, Measurement
+from selmem.forked import forked_map
 from selmem.resampling import Resampling
 
 _LAYER = re.compile(r"layer_?(\d+)")
@@ -39,15 +40,18 @@ def control_table(measurement: Measurement, resampling: Resampling) -> pd.DataFr
     for column in conditions.values():
         tokens[f"{column}/more"] = tokens[column] - tokens["probe_bits"]
     ratios = [ratio for column in conditions.values() for ratio in _ratios(column)]
-    tables = []
-    for source, length, part in each_group(tokens):
+
+    def one(group: Group) -> pd.DataFrame:
+        source, length, part = group
         wide = ratio_table(part, np.zeros(len(part), int), ["all"], ratios, resampling).iloc[0]
         rows = [
             _row(wide, name, column)
             for name, column in conditions.items()
             if part[column].notna().all()
         ]
-        tables.append(pd.DataFrame(rows).assign(source=source, length=length))
+        return pd.DataFrame(rows).assign(source=source, length=length)
+
+    tables = forked_map(one, list(each_group(tokens)), resampling.workers)
     table = pd.concat(tables, ignore_index=True)
     return table.assign(encoder=measurement.encoder, probe=measurement.probe)
 

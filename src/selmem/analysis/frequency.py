@@ -1,5 +1,8 @@
 """Rarity and perplexity against what is lost, as rank correlations."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -7,10 +10,13 @@ from scipy import sparse
 
 from selmem.analysis.correlations import Points, Row, correlations
 from selmem.analysis.curves import chunk_omission
-from selmem.analysis.groups import document_sums, each_group
+from selmem.analysis.groups import Group, document_sums, each_group
 from selmem.analysis.measurements import Measurement
+from selmem.forked import forked_map
 from selmem.resampling import Floats, Resampling
 from selmem.statistics import MIN_DOCUMENTS_INTERVAL
+
+Makers = tuple[Callable[[pd.DataFrame], Points], ...]
 
 N_RESAMPLES = 200  # enough for a standard deviation, which is all that is taken from them
 MIN_TYPE_WORDS = 2  # occurrences of a word type, so that its rate is not a coin toss
@@ -33,14 +39,18 @@ def correlation_table(measurement: Measurement, resampling: Resampling) -> pd.Da
     tokens (for types, also characters) per word fixed. Cut words are left out.
     """
     few = Resampling(n_resamples=N_RESAMPLES, seed=resampling.seed, level=resampling.level)
-    rows = []
-    for source, length, chunks in each_group(chunk_omission(measurement)):
-        rows += [(source, length, *row) for row in correlations(chunk_points(chunks), few)]
     words = measurement.words[~measurement.words["cut"]].assign(one=1.0)
     words = words[words["log10_word_frequency"].notna()]
-    for source, length, part in each_group(words):
-        for points in (type_points(part), pos_points(part)):
-            rows += [(source, length, *row) for row in correlations(points, few)]
+    chunks = chunk_omission(measurement)
+    tasks: list[tuple[Group, Makers]] = [(g, (chunk_points,)) for g in each_group(chunks)]
+    tasks += [(group, (type_points, pos_points)) for group in each_group(words)]
+
+    def one(task: tuple[Group, Makers]) -> list[Any]:
+        (source, length, rows), points = task
+        return [(source, length, *row) for of in points for row in correlations(of(rows), few)]
+
+    found = forked_map(one, tasks, resampling.workers)
+    rows = [row for part in found for row in part]
     table = pd.DataFrame(rows, columns=["source", "length", *Row._fields])
     return table.assign(encoder=measurement.encoder, probe=measurement.probe)
 

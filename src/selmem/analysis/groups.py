@@ -16,6 +16,8 @@ from selmem.analysis.measurements import POOLED
 from selmem.resampling import Floats, Resampling
 from selmem.statistics import Bootstrap, bootstrap
 
+Group = tuple[str, int, pd.DataFrame]  # source, length in tokens, rows
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -53,9 +55,7 @@ class DocumentSums:
     sums: Mapping[tuple[str, str], tuple[Floats, Floats]]
 
 
-def each_group(
-    frame: pd.DataFrame, *, pooled: bool = True
-) -> Iterator[tuple[str, int, pd.DataFrame]]:
+def each_group(frame: pd.DataFrame, *, pooled: bool = True) -> Iterator[Group]:
     """Yield (source, length in tokens, rows), then the same over all sources if there are several.
 
     Args:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from selmem.analysis.groups import Ratio, each_group, ratio_table, recovered_ratio
+from selmem.analysis.groups import Group, Ratio, each_group, ratio_table, recovered_ratio
 from selmem.analysis.measurements import CONV_TOKENS, Measurement
+from selmem.forked import forked_map
 from selmem.resampling import Resampling
 
 RULES = ("count", "aligned", "forced")
@@ -39,10 +40,12 @@ def omission_table(measurement: Measurement, resampling: Resampling) -> pd.DataF
     """
     words = measurement.words
     words = words.assign(one=1.0, lost_bits=words["null_bits"] - words["recovered_bits"])
-    tables = [
-        _group_table(group, resampling).assign(source=source, length=length)
-        for source, length, group in each_group(words)
-    ]
+
+    def one(group: Group) -> pd.DataFrame:
+        source, length, rows = group
+        return _group_table(rows, resampling).assign(source=source, length=length)
+
+    tables = forked_map(one, list(each_group(words)), resampling.workers)
     if not tables:
         return pd.DataFrame(columns=_columns())
     wide = pd.concat(tables, ignore_index=True)

@@ -18,10 +18,14 @@ from selmem.analysis.omission import omission_table
 from selmem.analysis.pairs import pair_table
 from selmem.analysis.regression import regression_tables
 from selmem.analysis.verdicts import too_short_table, verdict_table
+from selmem.forked import forked_map
 from selmem.resampling import Resampling
 
 Tables = dict[str, pd.DataFrame]
 Step = tuple[str, Callable[[], Tables]]
+
+# tables that share their groups among workers
+LARGE = ("omission", "contrasts", "correlations", "controls", "regression")
 
 
 def analyse(measurements: Sequence[Measurement], resampling: Resampling) -> Tables:
@@ -35,14 +39,27 @@ def analyse(measurements: Sequence[Measurement], resampling: Resampling) -> Tabl
     steps = [step for m in measurements for step in _steps(m, resampling)]
     if len(measurements) > 1:
         steps.append(("models", lambda: {"models": model_contrast_table(measurements, resampling)}))
-    for name, compute in (progress := tqdm(steps, desc="analysis", disable=None, leave=False)):
-        progress.set_postfix_str(name)
-        for key, table in compute().items():
+    for made in _computed(steps, resampling.workers):
+        for key, table in made.items():
             tables.setdefault(key, []).append(table)
     found = {key: _joined(parts) for key, parts in tables.items()}
     found.setdefault("models", pd.DataFrame())
     found["verdicts"] = verdict_table(measurements, found["correlations"], resampling)
     return found
+
+
+def _computed(steps: Sequence[Step], workers: int) -> list[Tables]:
+    """Return what every step makes, in order; workers share a large one's groups, else steps."""
+    found: dict[int, Tables] = {}
+    large = [number for number, (name, _) in enumerate(steps) if name in LARGE or workers == 1]
+    for number in (progress := tqdm(large, desc="analysis", disable=None, leave=False)):
+        name, compute = steps[number]
+        progress.set_postfix_str(name)
+        found[number] = compute()
+    others = [number for number in range(len(steps)) if number not in found]
+    made = forked_map(lambda number: steps[number][1](), others, workers)
+    found |= dict(zip(others, made, strict=True))
+    return [found[number] for number in range(len(steps))]
 
 
 def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -89,7 +106,7 @@ def _error_tables(measurement: Measurement, resampling: Resampling) -> Tables:
 
 
 def _regression(measurement: Measurement, resampling: Resampling) -> Tables:
-    found = regression_tables(measurement, seed=resampling.seed)
+    found = regression_tables(measurement, seed=resampling.seed, workers=resampling.workers)
     return {
         "effects": found.effects,
         "coefficients": found.coefficients,

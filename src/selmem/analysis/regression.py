@@ -19,6 +19,7 @@ from scipy import stats
 
 from selmem.analysis.measurements import Measurement
 from selmem.analysis.omission import is_late
+from selmem.forked import forked_map
 from selmem.resampling import Floats
 from selmem.statistics import MIN_DOCUMENTS_TEST
 
@@ -62,7 +63,9 @@ class RegressionTables:
     support: pd.DataFrame
 
 
-def regression_tables(measurement: Measurement, *, seed: int = 0) -> RegressionTables:
+def regression_tables(
+    measurement: Measurement, *, seed: int = 0, workers: int = 1
+) -> RegressionTables:
     """Return what class of word explains of aligned omission, beyond rarity, tokens and place.
 
     Models: `independent tokens` (tag and the offset), `tokens` (and log tokens per word beyond the
@@ -74,17 +77,26 @@ def regression_tables(measurement: Measurement, *, seed: int = 0) -> RegressionT
 
     Source: Cameron, Gelbach and Miller 2011 (two-way clustering); Fox and Monette 1992 (GVIF).
     """
-    effects, coefficients, support = [], [], []
-    for subset, words in _subsets(measurement, seed):
-        reference = str(words["tag"].value_counts().index[0])
-        support.append(_support(words, reference).assign(words=subset))
-        for model in MODELS:
-            fit = fit_model(words, reference, model)
-            if fit is None:
-                continue
-            labels = {"words": subset, "model": model, "given": ", ".join(_given(fit))}
-            effects.append(marginal_effects(fit, words, reference).assign(**labels))
-            coefficients.append(_coefficients(fit).assign(**labels))
+    subsets = [
+        (subset, words, str(words["tag"].value_counts().index[0]))
+        for subset, words in _subsets(measurement, seed)
+    ]
+    support = [
+        _support(words, reference).assign(words=subset) for subset, words, reference in subsets
+    ]
+
+    def fitted(task: tuple[str, pd.DataFrame, str, str]) -> tuple[pd.DataFrame, ...] | None:
+        subset, words, reference, model = task
+        fit = fit_model(words, reference, model)
+        if fit is None:
+            return None
+        labels = {"words": subset, "model": model, "given": ", ".join(_given(fit))}
+        tables = marginal_effects(fit, words, reference), _coefficients(fit)
+        return tuple(table.assign(**labels) for table in tables)
+
+    tasks = [(*subset, model) for subset in subsets for model in MODELS]
+    found = [tables for tables in forked_map(fitted, tasks, workers) if tables is not None]
+    effects, coefficients = ([tables[i] for tables in found] for i in (0, 1))
     return RegressionTables(*(_joined(t, measurement) for t in (effects, coefficients, support)))
 
 
