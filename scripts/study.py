@@ -13,7 +13,7 @@ flags to each training (--flags --cuda-graphs on a GPU).
 --sources are measured, at most --max-chunks chunks of each and length; aave and sae, two versions
 of the same lines, as whole texts and by their first 16 tokens. DIR/frequencies.parquet (`selmem
 count`), DIR/frequencies-neox.parquet and DIR/overlap.parquet (`selmem overlap`) are used if there.
---measure-flags "FLAG ..." adds flags to each measurement.
+--measure-flags "FLAG ..." adds flags to each measurement, --report-flags to each report.
 
 Stages: encoders (four sizes), neox (one encoder, probe and null probe with the GPT-NeoX tokenizer),
 probes (probe and null probe of every size), seeds (two more of each for 1m and 4m), lengths
@@ -198,6 +198,8 @@ def start(
     words = [*program, *run.arguments()]
     if run.command[0] == "measure":
         words += args.measure_flags.split()
+    elif run.command[0] == "report":
+        words += args.report_flags.split()
     elif run.config is not None:
         words += args.flags
         words += [] if left is None else ["--max-minutes", f"{left:.2f}"]
@@ -244,6 +246,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="end what is under way after this time")
     parser.add_argument("--list", action="store_true", help="print the runs and do nothing")
     parser.add_argument("--measure-flags", default="", help="for each measurement, as one word")
+    parser.add_argument("--report-flags", default="", help="for each report, as one word")
     parser.add_argument("--selmem", default="selmem", help="the command")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for each training")
     args = parser.parse_args()

@@ -145,6 +145,7 @@ def arguments(work, stages, **changes):
     given = {
         "stages": stages, "work": work, "sources": [], "only": [], "jobs": 2, "cards": 1,
         "minutes": None, "selmem": fake_selmem(work), "flags": [], "measure_flags": "",
+        "report_flags": "--workers 3",
         "max_chunks": 2000,
     }  # fmt: skip
     return Namespace(**{**given, **changes})
@@ -255,7 +256,7 @@ def test_reports_and_cards_are_made_of_what_is_measured_so_far(tmp_path):
         (tmp_path / "measured" / name / "run.json").write_text("{}")
     assert study.execute(study.chosen(args), args) == study.UNFINISHED
     [words] = calls(tmp_path)
-    assert words[-2:] == ["--out", "reports/4m"]
+    assert words[-4:] == ["--out", "reports/4m", "--workers", "3"]
     assert words[0] == "report"
 
 
