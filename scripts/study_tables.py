@@ -85,9 +85,8 @@ def thinned(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def card_tables(size: str, tables: Path, hub_cards: Path) -> None:
-    """Write the tables behind a size's card, under the names of the Hub."""
-    encoder = NAME.format(size)
-    names = {"encoder": encoder, "probe": f"{encoder}-probe"}
+    """Write the tables behind a size's card, under the names of its models."""
+    names = {"encoder": NAME.format(size).rpartition("/")[2], "probe": CARD.format(size)}
     for path in sorted((tables / CARD.format(size)).glob("*.parquet")):
         metadata, table = read_metadata(path), read_table(path).to_pandas()
         out = hub_cards / "tables" / CARD.format(size) / path.name
