@@ -91,7 +91,7 @@ def test_controls_that_were_measured_apart_replace_the_plain_rows_of_their_cell(
 
 
 def test_tables_of_several_probes_are_not_mixed(report, tmp_path):
-    other = edited(report, tmp_path / "other", "omission", lambda t: t.assign(probe="selmem/other"))
+    other = edited(report, tmp_path / "other", "controls", lambda t: t.assign(probe="selmem/other"))
     with pytest.raises(InputError, match="is not about the probe selmem/mamba-tiny-probe"):
         collect_card_tables(report, tmp_path / "out", controls=[other])
     two = edited(

@@ -8,11 +8,11 @@ import pandas as pd
 import pyarrow as pa
 
 from selmem.analysis import analyse, load_measurement
-from selmem.analysis.controls import PLAIN_READERS
+from selmem.analysis.controls import PLAIN_READERS, control_table
 from selmem.errors import InputError
 from selmem.report import load_tables
 from selmem.resampling import Resampling
-from selmem.tables import OMISSION, config_hash, read_metadata, write_table
+from selmem.tables import OMISSION, config_hash, read_metadata, read_table, write_table
 
 # beside the published columns of `omission`
 DRAWN_INTERVALS = ("retained_low", "retained_high", "recovered_low", "recovered_high")
@@ -45,10 +45,10 @@ def collect_card_tables(folder: Path, out: Path, *, controls: Sequence[Path] = (
         "verdicts": tables["verdicts"].query("probe == @probe"),
     }
     for further in controls:
-        own, own_runs = _read(further)
-        if _only_probe(own["omission"], further) != probe:
+        own, own_runs = _read_controls(further)
+        if _only_probe(own, further) != probe:
             raise InputError(f"{further} is not about the probe {probe} as {folder} is")
-        collected["controls"] = _with_more_controls(collected["controls"], own["controls"])
+        collected["controls"] = _with_more_controls(collected["controls"], own)
         runs = [*runs, *own_runs]
     if set(collected["controls"]["condition"]) <= set(PLAIN_READERS):
         raise InputError(f"{folder} was measured without controls; measure with --controls")
@@ -67,8 +67,17 @@ def _read(folder: Path) -> tuple[Mapping[str, pd.DataFrame], list[Any]]:
     return analyse([measurement], Resampling()), [config_hash(measurement.run)]
 
 
-def _only_probe(omission: pd.DataFrame, folder: Path) -> str:
-    probes = sorted(set(omission["probe"]))
+def _read_controls(folder: Path) -> tuple[pd.DataFrame, list[Any]]:
+    """Return the table `controls` of a report, or of a measurement, and the hashes of its runs."""
+    path = folder / "tables" / "controls.parquet"
+    if path.is_file():
+        return read_table(path).to_pandas(), read_metadata(path)["runs"]
+    measurement = load_measurement(folder)
+    return control_table(measurement, Resampling()), [config_hash(measurement.run)]
+
+
+def _only_probe(table: pd.DataFrame, folder: Path) -> str:
+    probes = sorted(set(table["probe"]))
     if len(probes) != 1:
         raise InputError(
             f"{folder} is about {len(probes)} probes ({', '.join(probes[:3])}); report each probe "
