@@ -27,6 +27,7 @@ from selmem.figures.curves import all_words
 from selmem.tables import WHOLE_TEXT, atomic_path, length_name
 
 ROOT = Path(__file__).resolve().parents[1]
+FIGURES = "hub_cards/figures/study"
 LENGTH = 64  # tokens, of the figures that show one length
 STATEMENTS = {
     "length": "longer texts",
@@ -69,6 +70,7 @@ class Committed:
     def __init__(self, root: Path) -> None:
         self.study = root / "scripts" / "results" / "study"
         self.cards = root / "hub_cards" / "tables"
+        self.figures = root / FIGURES
 
     def folders(self) -> dict[str, Path]:
         """Return the folder of every size's card tables that is there."""
@@ -105,16 +107,21 @@ def figures(committed: Committed) -> Iterator[tuple[str, Figure]]:
             yield name, figure
 
 
-def retention(tables: Committed) -> Figure:
+def retention(tables: Committed) -> Figure | None:
     """Return what comes back against length, by size."""
     words = tables.table("common_words")
     words = words[words["source"] == POOLED]
-    return family.retention(tables.family("omission"), words, title="What comes back, by size")
+    rows = tables.family("omission")
+    if not (len(words) and len(rows)):
+        return None
+    return family.retention(rows, words, title="What comes back, by size")
 
 
-def classes(tables: Committed) -> Figure:
+def classes(tables: Committed) -> Figure | None:
     """Return omission and recovered bits by part of speech and entity."""
     rows = tables.family("omission").query("rule == 'count' and length == @LENGTH")
+    if not len(rows):
+        return None
     entities, parts = family.class_order(rows)
     rows = rows[rows["scheme"].isin(("pos", "entity"))]
     title = "By part of speech and by entity"
@@ -123,31 +130,35 @@ def classes(tables: Committed) -> Figure:
     )
 
 
-def sources(tables: Committed) -> Figure:
+def sources(tables: Committed) -> Figure | None:
     """Return omission and recovered bits by source."""
     rows = all_words(tables.family("omission", pooled=False)).query("length == @LENGTH")
     order = family.source_order(rows)
+    if len(order) < 2:
+        return None
     return family.loss_by_row(rows, "source", order, length=LENGTH, title="By source of the text")
 
 
-def positions(tables: Committed) -> Figure:
+def positions(tables: Committed) -> Figure | None:
     """Return recovered bits along the chunk."""
     rows = tables.family("positions")
     lengths = [n for n in (16, 64, 256) if n in set(rows["length"])]
-    return family.positions(rows, lengths, title="By position in the chunk")
+    return family.positions(rows, lengths, title="By position in the chunk") if lengths else None
 
 
-def claims(tables: Committed) -> Figure:
+def claims(tables: Committed) -> Figure | None:
     """Return the effects behind the verdicts."""
     rows = tables.table("verdicts")
     rows = rows[rows["claim"].isin(STATEMENTS) & (rows["verdict"] != "not measured")]
     at = rows[rows["length"] == LENGTH]
     whole = rows[(rows["length"] == WHOLE_TEXT) & ~rows["claim"].isin(set(at["claim"]))]
+    if not len(rows):
+        return None
     title = f"Is more lost of ...? At {LENGTH} tokens; dialects on whole texts"
     return family.claims(pd.concat([at, whole]), STATEMENTS, title=title)
 
 
-def rarity(tables: Committed) -> Figure:
+def rarity(tables: Committed) -> Figure | None:
     """Return correlations with frequency, and differences between two versions of a text."""
     ranks = tables.table("correlations")
     ranks = ranks[(ranks["source"] == POOLED) & (ranks["length"] == LENGTH)]
@@ -166,6 +177,8 @@ def rarity(tables: Committed) -> Figure:
         for table, name, label in panels
         if len(table)
     ]
+    if not shown:
+        return None
     return family.outcomes(shown, "row", title="Frequent words, and two dialects")
 
 

@@ -117,7 +117,10 @@ def per_size(reports: Path, name: str) -> pd.DataFrame:
 
 
 def variant_table(reports: Path) -> pd.DataFrame:
-    """Return the rates over all words and sources of every report, so that readers compare."""
+    """Return the rates over all words and sources of every report, so that readers compare.
+
+    At 16 tokens the reports of sizes have the dialect pairs besides; see `n_words`.
+    """
     tables = []
     for report in sorted(path for path in reports.glob("*") if path.is_dir()):
         omission = report_table(report, "omission")
@@ -138,8 +141,10 @@ def _main(omission: pd.DataFrame) -> str:
 def rerun_table(reports: Path) -> pd.DataFrame:
     """Return every cell of a run made again beside the interval of the first.
 
-    Cells: all words of every source, and the classes over all sources; outcomes omission rate under
-    each rule and recovered fraction. `inside` says whether the second lies in the first's interval.
+    Cells: all words of every source, and the classes over all sources, where both runs measured the
+    same number of words (over all sources not at 16 tokens, if only one measured the dialect pairs).
+    Outcomes: omission rate under each rule and recovered fraction. `inside` says whether the second
+    lies in the first's interval.
     """
     tables = []
     for second, first in RERUNS.items():
@@ -152,7 +157,7 @@ def rerun_table(reports: Path) -> pd.DataFrame:
 def _cells(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     whole = (first["scheme"] == "all") & (first["tag"] == "whole")
     classes = first["scheme"].isin(("pos", "entity")) & (first["source"] == _main(first))
-    both = first[whole | classes].merge(second, on=CELL, suffixes=("", "_again"))
+    both = first[whole | classes].merge(second, on=[*CELL, "n_words"], suffixes=("", "_again"))
     tables = []
     for outcome, (low, high) in ENDS.items():
         known = both[[low, high, f"{outcome}_again"]].notna().all(axis=1)

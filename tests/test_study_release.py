@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from selmem.tables import write_text
 from study_stand_in import write_study
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,8 @@ def release(folder, sizes, **options):
         shutil.copy(path, root / "hub_cards")
     own = "hub_cards/tables/mamba-tiny-probe"
     shutil.copytree(ROOT / own, root / own)
+    for name in study_figures.MAKERS:  # which are there decides; drawn in a test of its own
+        write_text(root / study_figures.FIGURES / f"{name}.png", "")
     return root
 
 
@@ -131,10 +134,12 @@ def test_nothing_of_the_study_is_said_without_its_tables(tmp_path):
 def test_a_study_that_was_only_trained_has_a_section_without_results(tmp_path):
     root = release(tmp_path, ("1m",), variants=False)
     shutil.rmtree(root / "hub_cards/tables/mamba-own-1m-probe")
+    shutil.rmtree(root / "hub_cards/figures")
     (root / "scripts/results/study/verdicts.parquet").unlink()
     texts = study_readme.render(study_figures.Committed(root))
     assert "<!-- table: family -->" in texts["section"]
     assert "<!-- table: causal -->" not in texts["section"]
+    assert ".png" not in texts["section"]
     assert texts["findings"] == ""
 
 

@@ -107,6 +107,10 @@ def test_a_second_run_is_inside_where_its_value_lies_in_the_first_interval(root,
     far = study_tables.rerun_table(tmp_path)
     large = far[(far["n_words"] > 5000) & (far["outcome"] == "omission_rate")]
     assert not large["inside"].any()
+    fewer = study_tables.report_table(tmp_path / "1m-again", "omission")
+    fewer.loc[fewer["length"] == 16, "n_words"] -= 1
+    fewer.to_parquet(tmp_path / "1m-again/tables/omission.parquet")
+    assert 16 not in set(study_tables.rerun_table(tmp_path)["length"]), "other words"
     study_tables.print_reruns(far)
     assert "cells of omission_rate inside the first's intervals" in capsys.readouterr().out
 
