@@ -142,7 +142,7 @@ def rerun_table(reports: Path) -> pd.DataFrame:
     """Return every cell of a run made again beside the interval of the first.
 
     Cells: all words of every source, and the classes over all sources, where both runs measured the
-    same number of words (over all sources not at 16 tokens, if only one measured the dialect pairs).
+    same number of words (not over all sources at 16 tokens, if one measured the dialect pairs too).
     Outcomes: omission rate under each rule and recovered fraction. `inside` says whether the second
     lies in the first's interval.
     """
