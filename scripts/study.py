@@ -139,14 +139,14 @@ def free_card(active: list[Active], reserved: set[int], share: float, limits: Li
     but it takes what needs next to nothing of it.
     """
     loads = {card: 0.0 for card in range(limits.cards) if card not in reserved or not share}
-    counts = Counter(job.card for job in active)
+    counts = Counter(job.card for job in active if job.run.share)
     for job in active:
         if job.card in loads:
             loads[job.card] += job.run.share
     if not loads:
         return None
     card = min(loads, key=loads.__getitem__)
-    if (not share or loads[card] + share <= 1 + 1e-6) and counts[card] < limits.jobs:
+    if not share or (loads[card] + share <= 1 + 1e-6 and counts[card] < limits.jobs):
         return card
     reserved.add(card)
     return None
@@ -242,7 +242,7 @@ def main() -> int:
     parser.add_argument("--max-chunks", type=int, default=2000, help="of a source and length")
     parser.add_argument("--only", nargs="+", default=[], metavar="FOLDER", help="of these runs")
     parser.add_argument("--cards", type=int, default=1, help="GPUs")
-    parser.add_argument("--jobs", type=int, default=12, help="at most at once on a card")
+    parser.add_argument("--jobs", type=int, default=12, help="trainings at once on a card, at most")
     parser.add_argument("--minutes", type=float, help="end what is under way after this time")
     parser.add_argument("--list", action="store_true", help="print the runs and do nothing")
     parser.add_argument("--measure-flags", default="", help="for each measurement, as one word")

@@ -12,7 +12,7 @@ from speed import Shape, read_bench, tokens_per_second
 CONFIGS = Path(__file__).resolve().parent / "configs" / "study"
 PROBE_RATES = {"1m": 0.003, "4m": 0.002, "15m": 0.002, "45m": 0.001}  # peak learning rates
 SEEDED, CONTROLLED = ("1m", "4m"), "4m"
-CAUSAL, CAUSAL_SEEDS, CAUSAL_STEPS = "1m", (0, 1, 2), 6_000
+CAUSAL, CAUSAL_SEEDS, CAUSAL_STEPS = "1m", (0, 1, 2), 5_000
 NAME = "selmem/mamba-own-{}"  # what readers record as their encoder
 # of a card that runs alone: how much of it a training of this size can use
 SHARES = {"1m": 1 / 6, "4m": 0.2, "15m": 0.5, "45m": 1.0}
