@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from rouge_score.rouge_scorer import RougeScorer
 from transformers import PreTrainedTokenizerFast
 
 from selmem.chunks import Chunk, ChunkWord
@@ -14,7 +15,6 @@ from selmem.frequency import Frequencies
 from selmem.measurement.cells import Cell
 from selmem.measurement.matching import Matched, match_chunks
 from selmem.measurement.placement import token_texts
-from selmem.measurement.rouge import rouge_f1
 from selmem.measurement.scoring import EXTRA_TOKENS, Arrays, until_eos
 from selmem.tables import CHUNKS, RECONSTRUCTIONS, TOKENS, WORDS
 
@@ -118,12 +118,11 @@ def _reconstructions(
 
 
 def _rouge(chunks: Sequence[Chunk], matched: Sequence[Matched]) -> dict[str, list[float]]:
-    """Return the F1 of every ROUGE variant."""
-    scores = [
-        rouge_f1(chunk.text, match.text) for chunk, match in zip(chunks, matched, strict=True)
-    ]
-    columns = zip(*scores, strict=True)
-    return {f"{name}_f1": list(column) for name, column in zip(ROUGE, columns, strict=True)}
+    """Return the F1 of every ROUGE variant; it sees letters a-z and digits only."""
+    scorer = RougeScorer(list(ROUGE), use_stemmer=False)
+    pairs = zip(chunks, matched, strict=True)
+    scores = [scorer.score(chunk.text, match.text) for chunk, match in pairs]
+    return {f"{name}_f1": [score[name].fmeasure for score in scores] for name in ROUGE}
 
 
 def _tokens(
