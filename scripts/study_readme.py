@@ -44,6 +44,7 @@ EFFECTS = {
     "interaction": "both agree on it",
     "match": "both agree (other words)",
 }
+MEMORY_LENGTHS = (16, 64)
 OUTCOMES = {
     "omission_aligned": ("omission (aligned), points", 100, ".1f"),
     "recovered_bits": ("recovered bits per word", 1, ".2f"),
@@ -87,6 +88,7 @@ def context(committed: Committed) -> dict[str, Any]:
         "family": family_table,
         "verdicts": verdict_table,
         "causal": causal_table,
+        "memories": memory_table,
         "convergence": convergence_table,
         "readers": reader_table,
         "reruns": rerun_table,
@@ -98,6 +100,8 @@ def context(committed: Committed) -> dict[str, Any]:
         "paper": paper,
         "has": committed.has,
         "sizes": list(committed.folders()),
+        "planned": len(PROBE_RATES),
+        "memories": memories(committed) if committed.has("trainings") else pd.DataFrame(),
         "table": lambda name: marked(name, tables[name](committed)),
         "figure": lambda name: picture(name) if name in drawn else "",
         "links": lambda names: ", ".join(f"[{n}]({FIGURES}/{n}.png)" for n in names if n in drawn),
@@ -218,6 +222,35 @@ def causal_table(committed: Committed) -> list[str]:
 def _ends(row: pd.Series, scale: float, form: str, value: str = "value") -> str:
     found = [format(scale * row[name], f"+{form}") for name in (value, "ci_low", "ci_high")]
     return f"{found[0]} [{found[1]}, {found[2]}]"
+
+
+def memories(committed: Committed) -> pd.DataFrame:
+    """Return the held-out bits of each causal encoder and of its two readers.
+
+    Columns: model (the encoder's, T = 512), and READER_T for readers a and b, T = 16 and 64.
+    """
+    table = committed.table("trainings")
+    table = table[table["variant"].str.startswith("causal")]
+    names = table["variant"].str.removeprefix("causal ")
+    models = table[table["kind"] == "encoder"].assign(encoder=names).set_index("encoder")
+    columns = {"model": models["bits_512"]}
+    for reader in "ab":
+        probes = table[(table["kind"] == "probe") & names.str[2:3].eq(reader)]
+        encoders = names[probes.index].str[:2] + names[probes.index].str[4:]
+        for length in MEMORY_LENGTHS:
+            bits = probes[f"bits_{length}"].set_axis(encoders.to_list())
+            columns[f"{reader}_{length}"] = bits
+    return pd.DataFrame(columns).dropna()
+
+
+def memory_table(committed: Committed) -> list[str]:
+    """Return the bits of each encoder as a language model, and of its readers, a row for each."""
+    rows = [
+        [f"corpus {name[0].upper()}, seed {name[-1]}", *(f"{bits:.2f}" for bits in row)]
+        for name, row in memories(committed).iterrows()
+    ]
+    readers = [f"reader of {r}, T = {n}" for r in "AB" for n in MEMORY_LENGTHS]
+    return _grid(["encoder", "as language model", *readers], rows)
 
 
 def convergence_table(committed: Committed) -> list[str]:

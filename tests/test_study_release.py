@@ -157,3 +157,29 @@ def test_cards_of_the_family_come_from_records_without_weights(root, capsys):
     shutil.rmtree(root / "hub_cards/tables/mamba-own-4m-probe")
     assert "mamba-own-4m-probe" not in dict(cards(root))
     assert "mamba-own-4m-probe is not yet measured" in capsys.readouterr().out
+
+
+class Trainings:
+    """Committed tables of which only that of the trainings is there."""
+
+    def table(self, name):
+        assert name == "trainings"
+        rows = [
+            ("encoder", "", 5.0, 6.0, 4.0),
+            ("encoder", "causal a-0", 0.0, 0.0, 4.1),
+            ("encoder", "causal b-1", 0.0, 0.0, 4.2),
+            ("probe", "causal a-a-0", 0.1, 1.1, 0.0),
+            ("probe", "causal a-b-0", 0.2, 1.2, 0.0),
+            ("probe", "causal b-a-1", 0.3, 1.3, 0.0),
+            ("probe", "causal b-b-1", 0.4, 1.4, 0.0),
+            ("null probe", "causal a-a-0", 9.0, 9.0, 0.0),
+        ]
+        return pd.DataFrame(rows, columns=["kind", "variant", "bits_16", "bits_64", "bits_512"])
+
+
+def test_every_encoder_stands_beside_what_its_two_readers_find():
+    found = study_readme.memories(Trainings())
+    assert found.loc["a-0"].to_list() == [4.1, 0.1, 1.1, 0.2, 1.2]
+    assert found.loc["b-1"].to_list() == [4.2, 0.3, 1.3, 0.4, 1.4]
+    assert len(found) == 2
+    assert study_readme.memory_table(Trainings())[3].startswith("| corpus B, seed 1 | 4.20 | 0.30")
