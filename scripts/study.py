@@ -25,8 +25,10 @@ of DIR/encoder, made by others; see state_spaces.sh); measure, measure-causal, m
 of other readers) and report-causal, which need no GPU and are given the same --sources. What runs
 they consist of stands in study_runs.py and study_measures.py.
 
-Time: --list prints for each run the minutes alone on one H200, an estimate (scripts/speed.py).
-Numbers: nothing of it has been run yet.
+Time: --list prints for each run the minutes alone on one H200, an estimate (scripts/speed.py); the
+minutes that runs took, several on a card, stand in results/study/trainings.parquet.
+Run so far, on four H200s: encoders, probes and null probes of 1m and 4m, again, parts, depth,
+causal. Not yet: 15m and 45m, neox, seeds, lengths, half, convergence.
 """
 
 import argparse

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import readme_tables  # noqa: E402
 import study_figures  # noqa: E402
 import study_readme  # noqa: E402
+import study_readme_tables  # noqa: E402
 from render_cards import cards  # noqa: E402
 from study_tables import collect  # noqa: E402
 
@@ -178,8 +179,10 @@ class Trainings:
 
 
 def test_every_encoder_stands_beside_what_its_two_readers_find():
-    found = study_readme.memories(Trainings())
+    found = study_readme_tables.memories(Trainings())
     assert found.loc["a-0"].to_list() == [4.1, 0.1, 1.1, 0.2, 1.2]
     assert found.loc["b-1"].to_list() == [4.2, 0.3, 1.3, 0.4, 1.4]
     assert len(found) == 2
-    assert study_readme.memory_table(Trainings())[3].startswith("| corpus B, seed 1 | 4.20 | 0.30")
+    assert study_readme_tables.memory_table(Trainings())[3].startswith(
+        "| corpus B, seed 1 | 4.20 | 0.30"
+    )
