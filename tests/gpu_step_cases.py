@@ -10,9 +10,8 @@ from selmem.probe import MambaProbe, MambaState, gpu_step
 from selmem.probe.graph_decoding import GraphDecoder
 from selmem.probe.triton_runtime import INTERPRETED
 from small_models import small_encoder, token_ids
-from triton_runs import poison  # noqa: F401, every case runs with it
+from triton_runs import DEVICE, poison, to_the_nearest  # noqa: F401, every case runs with them
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
 STEPS = 2 if INTERPRETED else 8
 SHAPES = (
     (1, {"hidden_size": 40, "state_size": 16, "time_step_rank": 20}),
@@ -20,23 +19,8 @@ SHAPES = (
     (17, {"hidden_size": 48, "time_step_rank": 7, "use_bias": True, "use_conv_bias": False}),
     (34, {"hidden_size": 24, "residual_in_fp32": False}),
     (3, {"hidden_size": 96, "state_size": 16}),
+    (3, {"hidden_size": 20}),  # too narrow for own products
 )
-
-
-@pytest.fixture(autouse=INTERPRETED)
-def to_the_nearest(monkeypatch):
-    """Round to bfloat16 as a GPU does; the interpreter cuts off."""
-    from triton import language
-    from triton.runtime import interpreter
-
-    cut_off = interpreter._convert_float
-
-    def convert(values, have, want, mode):
-        if (have, want) != (language.float32, language.bfloat16):
-            return cut_off(values, have, want, mode)
-        return torch.from_numpy(values.copy()).bfloat16().view(torch.uint16).numpy()
-
-    monkeypatch.setattr(interpreter, "_convert_float", convert)
 
 
 def backbone_and_state(rows, **changes):
@@ -97,6 +81,18 @@ def test_every_tile_is_right(most, monkeypatch):
     plain = steps_of(backbone.step, state.clone())
     monkeypatch.setattr(gpu_step, "TILES", {1000: gpu_step.TILES[most]})
     assert max(errors(gpu_steps(backbone, state), plain)) < 0.02
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="not every GPU has own products")
+@pytest.mark.parametrize(
+    ("rows", "most", "own"),
+    [(5, 5 * 40 * 160, True), (5, 5 * 40 * 160 - 1, False), (600, 1e9, False)],
+)
+def test_large_products_are_left_to_the_library(rows, most, own, monkeypatch):
+    monkeypatch.setattr(gpu_step, "MOST_MULTIPLICATIONS", most)
+    backbone, _ = backbone_and_state(1, hidden_size=40)
+    tiles = gpu_step.GpuStep(backbone, backbone.step_weights())._tiles(rows)
+    assert (tiles.enter is not None, tiles.leave is not None) == (own, own)
 
 
 @pytest.mark.parametrize("autocast", [False, True])

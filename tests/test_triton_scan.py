@@ -146,7 +146,19 @@ def step_recurrence():
 
 
 def step_norm():
-    return step("norm_kernel", HIDDEN=768, BLOCK=1024, num_warps=4)
+    return step("norm_kernel", HIDDEN=768, BLOCK=1024, SPLIT=2, num_warps=4)
+
+
+def step_product():
+    from selmem.probe.gpu_product_kernels import product_kernel as kernel
+    from selmem.probe.gpu_step import LEAVE
+
+    types = {"values": f"tensordesc<bf16[{LEAVE.rows}, {LEAVE.factors}]>", "out": "*fp32"}
+    types |= {"weight": f"tensordesc<bf16[{LEAVE.columns}, {LEAVE.factors}]>", "rows": "i32"}
+    constants = {"INNER": 1536, "OUTER": 768, "BM": LEAVE.rows, "BN": LEAVE.columns}
+    constants |= {"BK": LEAVE.factors, "SPLIT": LEAVE.parts, "EARLY": True, "INTERPRETED": False}
+    constants |= {"num_warps": LEAVE.warps, "num_stages": LEAVE.stages, "launch_pdl": True}
+    return kernel, types, constants, None
 
 
 CASES_FOR_HOPPER = [
@@ -162,6 +174,7 @@ CASES_FOR_HOPPER = [
     step_selection,
     step_recurrence,
     step_norm,
+    step_product,
 ]
 
 
@@ -194,7 +207,7 @@ def compile_for_hopper(kernel, types, constants, registers):
         elif kind.startswith("*") or name.endswith("_text"):
             alignment[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=alignment)
-    names = ("num_warps", "launch_pdl")
+    names = ("num_warps", "num_stages", "launch_pdl")
     options = {"num_warps": 1} | {name: constants[name] for name in names if name in constants}
     if registers is not None:
         options["maxnreg"] = registers

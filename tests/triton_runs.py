@@ -8,6 +8,10 @@ import sys
 import pytest
 import torch
 
+from selmem.probe.triton_runtime import INTERPRETED
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
@@ -30,3 +34,19 @@ def poison(monkeypatch):
         return values.fill_(float("nan")) if values.is_floating_point() else values
 
     monkeypatch.setattr(torch, "empty", filled)
+
+
+@pytest.fixture(autouse=INTERPRETED)
+def to_the_nearest(monkeypatch):
+    """Round to bfloat16 as a GPU does; the interpreter cuts off."""
+    from triton import language
+    from triton.runtime import interpreter
+
+    cut_off = interpreter._convert_float
+
+    def convert(values, have, want, mode):
+        if (have, want) != (language.float32, language.bfloat16):
+            return cut_off(values, have, want, mode)
+        return torch.from_numpy(values.copy()).bfloat16().view(torch.uint16).numpy()
+
+    monkeypatch.setattr(interpreter, "_convert_float", convert)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One token through a backbone in six launches a layer, for decoding in bfloat16 on a GPU.
 
-in_proj and out_proj are the library's products. Between and after them come four kernels:
+in_proj and out_proj are products of `gpu_product.py` where these are faster, else the library's.
+Between and after them come four kernels:
 1. `convolve_kernel`: short convolution, and what each block of channels adds to x_proj.
 2. `select_kernel`: the sum of these parts, and dt_proj.
 3. `recur_kernel`: recurrence and gate.
@@ -21,6 +22,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from .gpu_product import MOST_MULTIPLICATIONS, Product, fits, product
 from .gpu_step_kernels import convolve_kernel, norm_kernel, recur_kernel, select_kernel
 from .mamba_backbone import MambaBackbone, MambaBlock, MambaMixer, StepWeights
 from .mamba_state import MambaState
@@ -40,17 +42,26 @@ class Tile(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """How the kernels of a layer are cut up; rows of the first two are at least 16."""
+    """How the kernels of a layer are cut up; rows of the first two are at least 16.
+
+    Without cuts of their own, `enter` (in_proj) and `leave` (out_proj) are the library's products.
+    """
 
     convolve: Tile
     select: Tile
     recur: Tile
+    enter: Product | None = None
+    leave: Product | None = None
 
+
+ENTER = Product(rows=64, columns=64, factors=128, parts=1, warps=4, stages=3)
+LEAVE = Product(rows=64, columns=32, factors=128, parts=2, warps=4, stages=4)
 
 # the first whose number of rows is not exceeded
 TILES = {
-    16: Tiles(Tile(16, 64, 4), Tile(16, 64, 4), Tile(1, 32, 2)),
-    64: Tiles(Tile(16, 128, 8), Tile(16, 128, 4), Tile(1, 64, 4)),
+    16: Tiles(Tile(16, 64, 4), Tile(16, 64, 4), Tile(1, 32, 2), ENTER, LEAVE),
+    64: Tiles(Tile(16, 128, 8), Tile(16, 128, 4), Tile(1, 64, 4), ENTER, LEAVE),
+    256: Tiles(Tile(16, 256, 8), Tile(16, 256, 8), Tile(1, 64, 2), ENTER, LEAVE),
     512: Tiles(Tile(16, 128, 4), Tile(16, 256, 8), Tile(2, 64, 4)),
     2**31: Tiles(Tile(32, 128, 8), Tile(16, 256, 8), Tile(2, 64, 4)),
 }
@@ -96,6 +107,8 @@ class GpuStep:
             _Layer(block.mixer, own, early=early)
             for block, own in zip(blocks, weights, strict=True)
         ]
+        linears = [part for own in self._layers for part in (own.mixer.in_proj, own.mixer.out_proj)]
+        self._own_products = all(fits(linear) for linear in linears)
         wide = backbone.config.residual_in_fp32
         self._stream_dtype = torch.float32 if wide else self._embeddings.dtype
         self._work: dict[int, _Work] = {}
@@ -111,7 +124,7 @@ class GpuStep:
             hidden vectors after the final norm, bfloat16, (B, H); a later call overwrites them.
         """
         n_rows = len(token_ids)
-        tiles = next(tiles for most, tiles in TILES.items() if n_rows <= most)
+        tiles = self._tiles(n_rows)
         if n_rows not in self._work:
             self._work[n_rows] = self._workspace(n_rows, tiles)
         work = self._work[n_rows]
@@ -119,13 +132,28 @@ class GpuStep:
             self._norms[0](self._embeddings, work, token_ids)
             parts = zip(self._layers, self._norms[1:], state.conv, state.ssm, strict=True)
             for layer, norm, window, ssm in parts:
-                project(work.normed, layer.mixer.in_proj, work.entered)
+                self._project(work.normed, layer.mixer.in_proj, work.entered, tiles.enter)
                 layer.convolve(work, window.mT, tiles.convolve)
                 layer.select(work, tiles.select)
                 layer.recur(work, ssm, tiles.recur)
-                project(work.y, layer.mixer.out_proj, work.mixed)
+                self._project(work.y, layer.mixer.out_proj, work.mixed, tiles.leave)
                 norm(work.mixed, work)
         return work.normed
+
+    def _tiles(self, n_rows: int) -> Tiles:
+        """Return how the kernels of a layer are cut up for so many rows."""
+        tiles = next(tiles for most, tiles in TILES.items() if n_rows <= most)
+        entered = n_rows * self._layers[0].mixer.in_proj.weight.numel()
+        if self._own_products and entered <= MOST_MULTIPLICATIONS:
+            return tiles
+        return tiles._replace(enter=None, leave=None)
+
+    def _project(self, values: Tensor, linear: nn.Linear, out: Tensor, cut: Product | None) -> None:
+        """Write what `linear` makes of `values` into `out`, or where `out` has parts, these."""
+        if cut is None:
+            project(values, linear, out)
+        else:
+            product(values, linear.weight, out, cut, early=self._early)
 
     def _workspace(self, n_rows: int, tiles: Tiles) -> "_Work":
         mixer = self._layers[0].mixer
@@ -133,6 +161,7 @@ class GpuStep:
         selected = mixer.x_proj.weight.shape[0]
         dtype, device = mixer.in_proj.weight.dtype, self._embeddings.device
         half = functools.partial(torch.empty, dtype=dtype, device=device)
+        parts = () if tiles.leave is None else (tiles.leave.parts,)
         return _Work(
             stream=half(n_rows, hidden, dtype=self._stream_dtype),
             normed=half(n_rows, hidden),
@@ -144,7 +173,7 @@ class GpuStep:
             dt=half(n_rows, channels),
             maps=half(n_rows, selected - mixer.time_step_rank),
             y=half(n_rows, channels),
-            mixed=half(n_rows, hidden),
+            mixed=half(n_rows, *parts, hidden, dtype=torch.float32 if parts else dtype),
         )
 
 
@@ -160,7 +189,7 @@ class _Work(NamedTuple):
         dt: of dt_proj, (B, D).
         maps: B and C, (B, 2N).
         y: of the recurrence, (B, D).
-        mixed: of out_proj, (B, H).
+        mixed: of out_proj, (B, H), or float32 parts that add up to it, (B, parts, H).
     """
 
     stream: Tensor
@@ -194,9 +223,11 @@ class _Norm:
         block = power_of_2(hidden)
         # the first kernel of a step starts when all before it is done
         early = self._early and token_ids is None
+        parts = source.shape[1] if source.dim() == 3 else 0
         norm_kernel[(n_rows,)](
             token_ids, source, work.stream, self._weight, work.normed, self._eps,
-            HIDDEN=hidden, BLOCK=block, **launch_options(max(1, block // 256), early=early),
+            HIDDEN=hidden, BLOCK=block, SPLIT=parts,
+            **launch_options(max(1, block // 256), early=early),
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ Dims: B rows, H hidden size, D inner channels, N state size, W convolution width
 P = R + 2N; a program takes BM rows and BN channels.
 """
 
-from .triton_math import sigmoid, softplus
+from .triton_math import multiply, sigmoid, softplus
 from .triton_runtime import jit
 
 try:
@@ -23,20 +23,14 @@ except ImportError:
 
 
 @jit
-def multiply(a, b, INTERPRETED: constexpr):
-    """Return a @ b in float32."""
-    if INTERPRETED:
-        a = a.to(tl.float32)
-        b = b.to(tl.float32)
-    return tl.dot(a, b)
-
-
-@jit
 def norm_kernel(
     token, source, stream, norm_weight, normed, eps,
-    HIDDEN: constexpr, BLOCK: constexpr, EARLY: constexpr,
+    HIDDEN: constexpr, BLOCK: constexpr, SPLIT: constexpr, EARLY: constexpr,
 ):  # fmt: skip
-    """Add a row of `source` to the stream, or begin it with the token's embedding; norm it."""
+    """Add a row of `source` to the stream, or begin it with the token's embedding; norm it.
+
+    With SPLIT, a row of `source` is what so many parts add to a product, float32.
+    """
     row = tl.program_id(0).to(tl.int64)
     h = tl.arange(0, BLOCK)
     inside = h < HIDDEN
@@ -48,7 +42,16 @@ def norm_kernel(
         total = total.to(tl.float32)
         if EARLY:
             tl.extra.cuda.gdc_wait()
-        added = tl.load(source + place, mask=inside, other=0.0, cache_modifier=".cg")
+            tl.extra.cuda.gdc_launch_dependents()
+        if SPLIT > 0:
+            parts = source + row * (SPLIT * HIDDEN) + h
+            added = tl.load(parts, mask=inside, other=0.0, cache_modifier=".cg")
+            for s in tl.static_range(1, SPLIT):
+                part = parts + s * HIDDEN
+                added += tl.load(part, mask=inside, other=0.0, cache_modifier=".cg")
+            added = added.to(normed.dtype.element_ty)
+        else:
+            added = tl.load(source + place, mask=inside, other=0.0, cache_modifier=".cg")
         total += added.to(tl.float32)
     else:
         value = tl.load(source + tl.load(token + row) * HIDDEN + h, mask=inside, other=0.0)
@@ -193,6 +196,7 @@ def recur_kernel(
     bias = tl.load(dt_bias + d, mask=ours, other=0.0)
     if EARLY:
         tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     inputs = ()
     for r in tl.static_range(ROWS):
         row = tl.minimum(first + r, rows - 1)
@@ -213,7 +217,8 @@ def recur_kernel(
         scaled = (delta * x_value)[:, None] * inputs[r][3].to(tl.float32)
         h = tl.exp2(delta[:, None] * a) * held[r] + scaled
         place = state + row.to(tl.int64) * (CHANNELS * N) + dn
-        tl.store(place, h, mask=tile & there)
+        # nothing reads them before the next token
+        tl.store(place, h, mask=tile & there, eviction_policy="evict_first")
         out = tl.sum(h * inputs[r][4].to(tl.float32), 1) + skip * x_value
         out *= z_value * sigmoid(z_value)
         tl.store(y + row * CHANNELS + d, out.to(y.dtype.element_ty), mask=ours & there)

@@ -6,8 +6,9 @@ from .triton_runtime import jit
 
 try:
     import triton.language as tl
+    from triton.language import constexpr
 except ImportError:
-    tl = None
+    constexpr = None
 
 
 @jit
@@ -30,3 +31,12 @@ def sigmoid(v):
     """Return 1 / (1 + exp(-v)) as a squared reciprocal root, cheaper than a division."""
     r = tl.rsqrt(1.0 + tl.exp2(v * -1.4426950408889634))
     return r * r
+
+
+@jit
+def multiply(a, b, INTERPRETED: constexpr):
+    """Return a @ b in float32."""
+    if INTERPRETED:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b)

@@ -1,0 +1,67 @@
+"""Claims about the products for GPUs, run by test_gpu_product.py."""
+
+import pytest
+import torch
+from torch import nn
+
+from selmem.probe.gpu_product import Product, fits, product
+from selmem.probe.gpu_step import ENTER, LEAVE
+from triton_runs import DEVICE, poison, to_the_nearest  # noqa: F401, every case runs with them
+
+SHAPES = ((1, 40, 24), (5, 768, 72), (65, 200, 136), (130, 264, 64))
+
+
+def factors(rows, inner, outer):
+    generator = torch.Generator().manual_seed(rows)
+    made = [torch.randn(size, inner, generator=generator) for size in (rows, outer)]
+    return [part.bfloat16().to(DEVICE) for part in made]
+
+
+def error(found, expected):
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+def multiplied(rows, inner, outer, cut, dtype):
+    """Return the product, its parts kept, the rows behind it, and what it should add up to."""
+    values, weight = factors(rows, inner, outer)
+    memory = torch.full((rows + 3, cut.parts, outer), 7.0, device=DEVICE, dtype=dtype)
+    product(values, weight, memory[:rows], cut, early=False)
+    return memory[:rows], memory[rows:], values.double() @ weight.double().T
+
+
+@pytest.mark.parametrize(
+    "cut", [ENTER, LEAVE, Product(16, 32, 32, 3, 4, 2)], ids=lambda cut: cut.parts
+)
+@pytest.mark.parametrize(("rows", "inner", "outer"), SHAPES)
+def test_parts_add_up_to_the_product_and_nothing_else_is_written(rows, inner, outer, cut):
+    parts, behind, expected = multiplied(rows, inner, outer, cut, torch.float32)
+    assert error(parts.double().sum(1), expected) < 1e-5
+    assert bool((behind == 7).all())
+
+
+@pytest.mark.parametrize(("rows", "inner", "outer"), SHAPES)
+def test_one_part_is_rounded_once(rows, inner, outer):
+    values, weight = factors(rows, inner, outer)
+    out = torch.empty(rows, outer, device=DEVICE, dtype=torch.bfloat16)
+    product(values, weight, out, ENTER, early=False)
+    assert error(out, values.double() @ weight.double().T) < 3e-3
+
+
+def test_each_part_sums_its_share():
+    values, weight = factors(5, 512, 24)
+    out = torch.empty(5, 2, 24, device=DEVICE)
+    product(values, weight, out, LEAVE, early=False)
+    for index, share in enumerate((slice(256), slice(256, 512))):
+        expected = values[:, share].double() @ weight[:, share].double().T
+        assert error(out[:, index], expected) < 1e-5
+
+
+def test_layers_with_a_bias_or_with_odd_rows_do_not_fit():
+    with torch.device(DEVICE):
+        assert fits(nn.Linear(40, 24, bias=False, dtype=torch.bfloat16))
+        assert not fits(nn.Linear(40, 24, dtype=torch.bfloat16))
+        assert not fits(nn.Linear(20, 24, bias=False, dtype=torch.bfloat16))
+        linear = nn.Linear(40, 24, bias=False, dtype=torch.bfloat16)
+        memory = torch.zeros(40 * 24 + 1, dtype=torch.bfloat16)
+    linear.weight.data = memory[1:].view(24, 40)
+    assert not fits(linear), "not aligned"
