@@ -16,6 +16,7 @@ from study_readme_tables import (
     causal_table,
     convergence_table,
     effect_text,
+    ends,
     family_table,
     memories,
     memory_table,
@@ -82,6 +83,11 @@ def context(committed: Committed) -> dict[str, Any]:
         row = lookup(committed, "verdicts", claim=claim, size=size, length=length)
         return scaled(row, "ours_paper_rule")
 
+    def causal(effect: str, length: int, outcome: str = "omission_aligned") -> str:
+        cell = {"seed": "all", "group": "all", "outcome": outcome}
+        row = lookup(committed, "causal", effect=effect, length=length, **cell)
+        return ends(row, 100, ".1f")
+
     drawn = {path.stem for path in committed.figures.glob("*.png")}
     tables = {
         "family": family_table,
@@ -97,6 +103,7 @@ def context(committed: Committed) -> dict[str, Any]:
         "words": words,
         "effect": effect,
         "paper": paper,
+        "causal": causal,
         "has": committed.has,
         "sizes": list(committed.folders()),
         "planned": len(PROBE_RATES),

@@ -101,12 +101,13 @@ def causal_table(committed: Committed) -> list[str]:
         for effect, name in EFFECTS.items():
             own = table[(table["length"] == length) & (table["effect"] == effect)]
             own = own.set_index("outcome")
-            cells = [_ends(own.loc[o], scale, form) for o, (_, scale, form) in OUTCOMES.items()]
+            cells = [ends(own.loc[o], scale, form) for o, (_, scale, form) in OUTCOMES.items()]
             rows.append([name, length_name(int(length)), *cells])
     return _grid(["", "length", *(label for label, *_ in OUTCOMES.values())], rows)
 
 
-def _ends(row: pd.Series, scale: float, form: str, value: str = "value") -> str:
+def ends(row: pd.Series, scale: float, form: str, value: str = "value") -> str:
+    """Return a value with its interval."""
     found = [format(scale * row[name], f"+{form}") for name in (value, "ci_low", "ci_high")]
     return f"{found[0]} [{found[1]}, {found[2]}]"
 
@@ -167,7 +168,7 @@ def reader_table(committed: Committed) -> list[str]:
             length_name(row["length"]),
             f"{100 * row['first_value']:.1f} %",
             f"{100 * row['second_value']:.1f} %",
-            _ends(row, 100, ".2f", "difference"),
+            ends(row, 100, ".2f", "difference"),
         ]
         for _, row in table.sort_values(["second", "length"]).iterrows()
     ]
