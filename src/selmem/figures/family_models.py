@@ -44,7 +44,7 @@ def state_parts(
                 part = part.sort_values("layer")
                 part = part.assign(depth=part["layer"] / part["layer"].max())
                 curve(axis, part, "depth", "bits_more_than_probe", label=size, index=i)
-            axis.set_title(f"one layer exchanged, {length_name(length)}", fontsize=9.5)
+            axis.set_title(f"layer exchanged, {length_name(length)}", fontsize=9.5)
             axis.set_xlabel("place of the layer")
             axis.set_xticks([0, 0.5, 1], ["first", "", "last"])
             axis.set_yscale("log")
