@@ -25,7 +25,7 @@ def encoder_data(context: Mapping[str, Any]) -> str:
                 dataset_name="held-out documents",
                 metric_type="bits_per_token",
                 metric_name=f"bits per token, windows of {row['length']} tokens",
-                metric_value=row["bits"],
+                metric_value=round(row["bits"], 4),
             )
             for row in context["held_out"]
         ],
