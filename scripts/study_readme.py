@@ -88,20 +88,14 @@ def context(committed: Committed) -> dict[str, Any]:
         row = lookup(committed, "causal", effect=effect, length=length, **cell)
         return ends(row, 100, ".1f")
 
-    def controls(size: str, length: int) -> pd.DataFrame:
-        table = committed.family("controls")
-        return table[(table["size"] == size) & (table["length"] == length)] if len(table) else table
-
-    def state(size: str, condition: str, length: int) -> str:
-        rows = controls(size, length)
-        rows = rows[rows["condition"] == condition] if len(rows) else rows
-        return format(100 * rows["recovered_fraction"].iloc[0], ".1f") + " %" if len(rows) else ""
+    def state(condition: str, **where: Any) -> str:
+        cell = {"source": POOLED, "condition": condition, **where}
+        return value("controls", "recovered_fraction", ".1f", 100, **cell) + " %"
 
     def exchanged(size: str, length: int) -> list[str]:
-        rows = controls(size, length)
-        rows = rows[rows["condition"].str.startswith("other_layer")]
-        costs = rows["bits_more_than_probe"].sort_values(ascending=False)
-        return [format(cost, ".2f") for cost in costs[:2]]
+        table = committed.family("controls").set_index(["size", "length"]).loc[(size, length)]
+        costs = table[table["condition"].str.startswith("other_layer")]["bits_more_than_probe"]
+        return [format(cost, ".2f") for cost in costs.nlargest(2)]
 
     drawn = {path.stem for path in committed.figures.glob("*.png")}
     tables = {

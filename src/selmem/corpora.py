@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from selmem.corpus_store import is_store
 from selmem.documents import Document, Word
 from selmem.errors import InputError
 from selmem.licences import LICENCES, Licence, licence_of
@@ -15,7 +16,7 @@ from selmem.readers.files import COMPRESSIONS, first_lines, starts_with
 from selmem.readers.hub import read_hub
 from selmem.readers.plain import UNITS, read_plain
 from selmem.readers.records import document_record, read_jsonl, read_parquet
-from selmem.readers.store import is_store, read_store
+from selmem.readers.store import read_store
 from selmem.tags import PosMap
 
 __all__ = [

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from selmem.corpus_store import Positions, is_store, open_store
+from selmem.corpus_store import Positions, open_store
 from selmem.documents import Document
 from selmem.errors import InputError
 from selmem.tokenization import load_tokenizer, tokenizer_hash
-
-__all__ = ["is_store", "read_store"]
 
 _BATCH_TOKENS = 1_000_000  # decoded at once, in as many threads as there are cores
 
