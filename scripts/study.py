@@ -6,9 +6,9 @@
 DIR/tokenizer and DIR/corpus are made from --corpus, unless there already. Run the same command
 again after an interruption: what is done stays, what was interrupted continues. --minutes 9 ends
 what is under way after 9 minutes with a checkpoint and exit status 3, for machines lent in parts.
---cards N shares the runs out to N GPUs; a small one leaves room for others on its card, as
-study_runs.py says (start NVIDIA's MPS first), --jobs 1 gives each a card of its own. --flags adds
-flags to each training (--flags --cuda-graphs on a GPU).
+--cards N shares the runs out to N GPUs, the first of CUDA_VISIBLE_DEVICES if that is set; a small
+run leaves room for others on its card, as study_runs.py says (start NVIDIA's MPS first), --jobs 1
+gives each a card of its own. --flags adds flags to each training (--flags --cuda-graphs on a GPU).
 
 --sources are measured, at most --max-chunks chunks of each and length; aave and sae, two versions
 of the same lines, as whole texts and by their first 16 tokens. DIR/frequencies.parquet (`selmem
@@ -18,12 +18,13 @@ count`), DIR/frequencies-neox.parquet and DIR/overlap.parquet (`selmem overlap`)
 Stages: encoders (four sizes), neox (one encoder, probe and null probe with the GPT-NeoX tokenizer),
 probes (probe and null probe of every size), seeds (two more of each for 1m and 4m), lengths
 (dedicated to T = 64 and to T = 256), parts (convolution or SSM state alone), depth (extra layers),
-convergence (twice the tokens), half (half of them), again (the smallest size a second time), causal
-(frequencies exchanged; needs passages and build of causal_frequency.py before), checkpoint (readers
-of DIR/encoder, made by others; see state_spaces.sh); measure, measure-causal, measure-checkpoint
-(`selmem measure` of what is trained); report (of the family, of each size with its card's tables,
-of other readers) and report-causal, which need no GPU and are given the same --sources. What runs
-they consist of stands in study_runs.py and study_measures.py.
+convergence (twice the tokens), half (half of them), again (the smallest size twice more from
+scratch, with the same seed and another), causal (frequencies exchanged; needs passages and build of
+causal_frequency.py before), checkpoint (readers of DIR/encoder, made by others; see
+state_spaces.sh); measure, measure-causal, measure-checkpoint (`selmem measure` of what is trained);
+report (of each size with its card's tables, of other readers; comparisons) and report-causal, which
+need no GPU and are given the same --sources. What runs they consist of stands in study_runs.py and
+study_measures.py.
 
 Time: --list prints for each run the minutes alone on one H200, an estimate (scripts/speed.py); the
 minutes that runs took, several on a card, stand in results/study/trainings.parquet.
@@ -189,13 +190,22 @@ def execute(runs: list[Run], args: argparse.Namespace) -> int:
     return status or (UNFINISHED if undone else 0)
 
 
+def devices(cards: int) -> list[str]:
+    """Return the names of that many GPUs, as CUDA_VISIBLE_DEVICES takes them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(card) for card in range(cards)]
+    if len(names) < cards:
+        raise SystemExit(f"--cards {cards}, but CUDA_VISIBLE_DEVICES={visible} names {len(names)}")
+    return names[:cards]
+
+
 def start(
     run: Run, args: argparse.Namespace, left: float | None, card: int
 ) -> "subprocess.Popen[bytes]":
     """Start one command; its log is beside its folder."""
     environment = {**os.environ}
     if args.cards > 1:
-        environment["CUDA_VISIBLE_DEVICES"] = str(card)
+        environment["CUDA_VISIBLE_DEVICES"] = devices(args.cards)[card]
     program = [sys.executable, str(SCRIPTS / run.script)] if run.script else args.selmem.split()
     words = [*program, *run.arguments()]
     if run.command[0] == "measure":
@@ -252,6 +262,7 @@ def main() -> int:
     parser.add_argument("--selmem", default="selmem", help="the command")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for each training")
     args = parser.parse_args()
+    devices(args.cards)
     runs = chosen(args)
     if args.list:
         show(runs, args.work)

@@ -18,6 +18,7 @@ CONTROLS = {"lengths": CONTROL_LENGTHS, "controls": True, "training_corpus": "co
 PAIRED = ("aave", "sae")
 MAX_PAIRS, PREFIX = 2000, 16
 CARD = "mamba-own-{}-probe"  # name of a card's tables
+RERUNS = (f"{CAUSAL}-repeat", f"{CAUSAL}-again")  # from scratch
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def models(name: str) -> tuple[str, str, str]:
     >>> models("4m-deep"), models("4m-neox")[0], models("1m-again")[0]
     (('encoders/4m', 'probes/4m-deep', 'nulls/4m-deep'), 'encoders/4m-neox', 'encoders/1m-again')
     """
-    own = name.endswith(("-again", "-neox"))
+    own = name.endswith(("-again", "-repeat", "-neox"))
     return f"encoders/{name if own else name.partition('-')[0]}", f"probes/{name}", f"nulls/{name}"
 
 
@@ -106,10 +107,10 @@ def controls(size: str, text: Text) -> Run:
 
 
 def variants() -> list[str]:
-    """Return the names of other readers: seeds, a second run, depth, one length, GPT-NeoX."""
+    """Return the names of other readers: seeds, further runs, depth, one length, GPT-NeoX."""
     seeds = [f"{size}-seed{n}" for size, n in product(SEEDED, (1, 2))]
     dedicated = [f"{CONTROLLED}-only{length}" for length in DEDICATED]
-    return [f"{CONTROLLED}-neox", f"{CONTROLLED}-deep", *dedicated, *seeds, f"{CAUSAL}-again"]
+    return [f"{CONTROLLED}-neox", f"{CONTROLLED}-deep", *dedicated, *seeds, *RERUNS]
 
 
 def variant(name: str, text: Text) -> Run:
@@ -149,12 +150,11 @@ def measure_causal(_text: Text) -> list[Run]:
 
 
 def report(text: Text) -> list[Run]:
-    """Return the reports: of the family, of each size with its card's tables, of other readers."""
+    """Return the reports: of each size with its card's tables, of other readers; comparisons."""
     parts = {size: [run.out for run in of_size(size, text)] for size in reversed(PROBE_RATES)}
-    family = one_report("family", (folder for folders in parts.values() for folder in folders))
     own = [one_report(size, folders) for size, folders in parts.items()]
     others = [one_report(name, [f"measured/{name}"]) for name in variants()]
-    return [family, *own, *others, *(card(size) for size in parts), reader_contrasts()]
+    return [*own, *others, *(card(size) for size in parts), *comparisons()]
 
 
 def one_report(name: str, folders: Iterable[str]) -> Run:
@@ -165,12 +165,20 @@ def one_report(name: str, folders: Iterable[str]) -> Run:
     return Run(out, ("report", *dirs), inputs=inputs, result="report.html")
 
 
-def reader_contrasts() -> Run:
-    """Return the comparison of other readers with the plain probe."""
-    names = sorted({name for pair in PAIRS for name in pair})
+def comparisons() -> list[Run]:
+    """Return the comparisons of the sizes, and of other readers with the plain probe."""
+    readers = sorted({name for pair in PAIRS for name in pair})
+    return [
+        compared("sizes", PROBE_RATES),
+        compared("readers", readers),
+    ]
+
+
+def compared(what: str, names: Iterable[str]) -> Run:
+    """Return one comparison of measurements."""
     inputs = tuple(f"measured/{name}/run.json" for name in names)
-    script = "study_contrasts.py"
-    return Run("reports", (".",), inputs=inputs, result="contrasts.parquet", script=script)
+    script, out = "study_contrasts.py", f"comparisons/{what}"
+    return Run(out, (".", what), inputs=inputs, result="table.parquet", script=script)
 
 
 def card(size: str) -> Run:

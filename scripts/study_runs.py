@@ -183,10 +183,13 @@ def readers_of_steps(name: str, factor: float) -> list[Run]:
 
 
 def again() -> list[Run]:
-    """Return a second run from scratch of the smallest size, with another seed throughout."""
-    read = f"encoders/{CAUSAL}-again"
-    readers = both(CAUSAL, f"{CAUSAL}-again", encoder=read, seed=1)
-    return [encoder(CAUSAL, read, seed=1), *readers]
+    """Return the smallest size twice more from scratch: with the same seed, and with another."""
+    runs = []
+    for name, settings in ((f"{CAUSAL}-repeat", {}), (f"{CAUSAL}-again", {"seed": 1})):
+        read = f"encoders/{name}"
+        runs.append(encoder(CAUSAL, read, **settings))
+        runs += both(CAUSAL, name, encoder=read, **settings)
+    return runs
 
 
 def causal() -> list[Run]:

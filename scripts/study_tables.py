@@ -4,8 +4,8 @@
 
 WORK is the working folder of study.py. Read are the records of every training (config.json,
 training.json, learning_curve.jsonl) and what its stages `report` and `report-causal` made:
-WORK/reports/NAME/tables of every size and other reader and of the family, WORK/tables,
-WORK/reports/contrasts.parquet and WORK/causal/effects/effects.parquet. What is not there is named
+WORK/reports/NAME/tables of every size and other reader, WORK/tables,
+WORK/comparisons and WORK/causal/effects/effects.parquet. What is not there is named
 and left out. Written are
 
     hub_cards/tables/mamba-own-SIZE-probe    as by card_tables.py, thinned
@@ -48,7 +48,11 @@ PER_SIZE = ("correlations", "pairs", "common_words", "verdicts")
 DIGITS = 4
 NAMES = {"encoder": "", "probe": "-probe", "null probe": "-null-probe"}
 # a run of the family measured again, and the run whose intervals it should fall into
-RERUNS = {"1m-again": "1m", **{f"{s}-seed{n}": s for s in ("1m", "4m") for n in (1, 2)}}
+RERUNS = {
+    "1m-repeat": "1m",
+    "1m-again": "1m",
+    **{f"{s}-seed{n}": s for s in ("1m", "4m") for n in (1, 2)},
+}
 CELL = ["source", "length", "scheme", "tag", "rule"]
 ENDS = {
     "omission_rate": ("ci_low", "ci_high"),
@@ -99,6 +103,12 @@ def report_table(report: Path, name: str) -> pd.DataFrame:
     return read_table(path).to_pandas() if path.is_file() else pd.DataFrame()
 
 
+def comparison(work: Path, what: str) -> pd.DataFrame:
+    """Return what study_contrasts.py wrote; no rows where it did not run."""
+    path = work / "comparisons" / what / "table.parquet"
+    return read_table(path).to_pandas() if path.is_file() else pd.DataFrame()
+
+
 def per_size(reports: Path, name: str) -> pd.DataFrame:
     """Return a table of every size, one after the other, with the size in place of the models.
 
@@ -107,9 +117,8 @@ def per_size(reports: Path, name: str) -> pd.DataFrame:
     parts = [report_table(reports / size, name) for size in SIZES]
     tables = [part.assign(size=size) for size, part in zip(SIZES, parts, strict=True) if len(part)]
     if name == "verdicts":
-        family = report_table(reports / "family", name)
-        if len(family):
-            of_sizes = family[family["encoder"] == "several"]
+        of_sizes = comparison(reports.parent, "sizes")
+        if len(of_sizes):
             larger = of_sizes["note"].str.rpartition(" against ")[2]
             tables.append(of_sizes.assign(size=larger))
     found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -124,7 +133,7 @@ def variant_table(reports: Path) -> pd.DataFrame:
     tables = []
     for report in sorted(path for path in reports.glob("*") if path.is_dir()):
         omission = report_table(report, "omission")
-        if not len(omission) or report.name == "family":
+        if not len(omission):
             continue
         size, _, variant = report.name.partition("-")
         rows = omission[(omission["scheme"] == "all") & (omission["source"] == _main(omission))]
@@ -193,14 +202,14 @@ def collect(work: Path, root: Path) -> None:
     trainings = read_trainings(work)
     shutil.rmtree(out, ignore_errors=True)
     write_models(trainings, out / "models")
-    effects, contrasts = work / "causal/effects/effects.parquet", reports / "contrasts.parquet"
+    effects = work / "causal/effects/effects.parquet"
     tables = {
         "trainings": training_table(trainings),
         "learning_curves": curve_table(trainings),
         "convergence": convergence_table(trainings),
         "variants": variant_table(reports),
         "reruns": rerun_table(reports),
-        "contrasts": read_table(contrasts).to_pandas() if contrasts.is_file() else pd.DataFrame(),
+        "contrasts": comparison(work, "readers"),
         "causal": read_table(effects).to_pandas() if effects.is_file() else pd.DataFrame(),
         **{name: per_size(reports, name) for name in PER_SIZE},
     }

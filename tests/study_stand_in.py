@@ -41,7 +41,7 @@ def write_study(work, sizes=tuple(SIZES), *, variants=True):
     for name, gain in {"1m-again": 0.001, "1m-seed1": 0.01}.items() if variants else ():
         write_report(work / "reports" / name, name, gain=gain)
     if variants:
-        write_comparisons(work / "reports")
+        write_comparisons(work / "comparisons")
         write_effects(work / "causal" / "effects")
     return work
 
@@ -129,15 +129,16 @@ def add_metadata(path):
     write_table(pq.read_table(path), path, metadata={"runs": ["made up"]})
 
 
-def write_comparisons(reports):
-    """Write the verdicts on sizes of the family's report, and what study_contrasts.py writes."""
+def write_comparisons(folder):
+    """Write what study_contrasts.py writes."""
+    for name in ("sizes", "readers"):
+        (folder / name).mkdir(parents=True)
     rows = pd.read_parquet(TRIAL / "verdicts.parquet").query("claim == 'length'").head(2)
     rows = rows.assign(claim="size", statement="Smaller models lose more.", length=[64, 256])
     pairs = [f"{a} against {b}" for a, b in pairwise(SIZES)]
     table = pd.concat([rows.assign(note=pair) for pair in pairs])
-    (reports / "family" / "tables").mkdir(parents=True)
     table = table.assign(encoder="several", probe="several")
-    table.to_parquet(reports / "family/tables/verdicts.parquet")
+    table.to_parquet(folder / "sizes/table.parquet")
     contrasts = pd.DataFrame(
         {"first": ["4m"], "second": ["4m-deep"], "source": ["all sources"], "length": [64],
          "outcome": ["recovered_fraction"],
@@ -145,7 +146,7 @@ def write_comparisons(reports):
             "second_value": [0.61], "difference": [0.01], "ci_low": [0.0],
          "ci_high": [0.02], "p_value": [0.01], "n_documents": [300]}
     )  # fmt: skip
-    contrasts.to_parquet(reports / "contrasts.parquet")
+    contrasts.to_parquet(folder / "readers/table.parquet")
 
 
 def write_effects(folder):

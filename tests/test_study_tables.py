@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import study_tables  # noqa: E402
-from study_contrasts import PAIRS, contrasts  # noqa: E402
+from study_contrasts import PAIRS, contrasts, sizes  # noqa: E402
 from study_records import count_parameters, read_trainings  # noqa: E402
 
 
@@ -137,3 +137,9 @@ def test_measurements_are_contrasted_where_both_are_there(tmp_path, capsys):
     table = contrasts(tmp_path, PAIRS[:2])
     assert set(zip(table["first"], table["second"], strict=True)) == {PAIRS[0]}
     assert "left out" in capsys.readouterr().out
+
+
+def test_sizes_that_were_not_measured_are_named(tmp_path, capsys):
+    write_measured(tmp_path / "1m")
+    assert not len(sizes(tmp_path))
+    assert "15m" in capsys.readouterr().out

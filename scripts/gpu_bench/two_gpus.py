@@ -7,6 +7,7 @@ should be no further from one. Settings of the library that sums the gradients a
 
 import argparse
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -121,7 +122,8 @@ def launch(gpus: list[int], folder: Path, jobs: list[dict[str, Any]]) -> dict[st
         command.append("--multi_gpu")
     out = folder / f"out{''.join(map(str, gpus))}"
     command += ["--module", "gpu_bench.scaling", folder, out, json.dumps(jobs)]
-    visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(",")
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(names[gpu] for gpu in gpus)}
     try:
         return python(command, [], visible)
     finally:

@@ -1,14 +1,16 @@
 """What is recovered by chunk length, position in the chunk, and the encoder's own perplexity."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from selmem.analysis.groups import Ratio, each_group, ratio_table, recovered_ratio
+from selmem.analysis.groups import Group, Ratio, each_group, ratio_table, recovered_ratio
 from selmem.analysis.measurements import CONV_TOKENS, Measurement
+from selmem.forked import forked_map
 from selmem.resampling import Resampling
 from selmem.tables import WHOLE_TEXT
 
@@ -78,20 +80,29 @@ def position_table(measurement: Measurement, resampling: Resampling) -> pd.DataF
     forced decoding (and alignment, for comparison): greedy errors cascade.
     """
     tokens = _with_lost(measurement.tokens)
-    tables = []
-    for source, length, part in each_group(tokens[tokens["length"] != WHOLE_TEXT]):
-        position = part["position"].to_numpy()
-        relative = position * POSITION_BINS // length
-        early = np.where(position < length - CONV_TOKENS, relative, -1)
-        for scale, groups, n_groups in (
-            ("absolute", position, length),
-            ("relative", relative, POSITION_BINS),
-            ("relative_without_last_4", early, POSITION_BINS),
-        ):
-            if (groups >= 0).any():
-                table = ratio_table(part, groups, range(n_groups), _TOKEN_RATIOS, resampling)
-                tables.append(table.assign(source=source, length=length, scale=scale))
+    groups = list(each_group(tokens[tokens["length"] != WHOLE_TEXT]))
+    found = forked_map(partial(_positions, resampling=resampling), groups, resampling.workers)
+    tables = [table for tables in found for table in tables]
     return _finished(tables, measurement, n_rows="n_tokens", group="position")
+
+
+def _positions(group: Group, resampling: Resampling) -> list[pd.DataFrame]:
+    source, length, part = group
+    position = part["position"].to_numpy()
+    relative = position * POSITION_BINS // length
+    early = np.where(position < length - CONV_TOKENS, relative, -1)
+    scales = {
+        "absolute": (position, length),
+        "relative": (relative, POSITION_BINS),
+        "relative_without_last_4": (early, POSITION_BINS),
+    }
+    return [
+        ratio_table(part, bins, range(n), _TOKEN_RATIOS, resampling).assign(
+            source=source, length=length, scale=scale
+        )
+        for scale, (bins, n) in scales.items()
+        if (bins >= 0).any()
+    ]
 
 
 def perplexity_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame:

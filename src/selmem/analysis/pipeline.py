@@ -25,7 +25,7 @@ Tables = dict[str, pd.DataFrame]
 Step = tuple[str, Callable[[], Tables]]
 
 # tables that share their groups among workers
-LARGE = ("omission", "contrasts", "correlations", "controls", "regression")
+LARGE = ("omission", "contrasts", "correlations", "controls", "positions", "regression")
 
 
 def analyse(measurements: Sequence[Measurement], resampling: Resampling) -> Tables:

@@ -56,9 +56,14 @@ def verdict_table(
             for row in _claim_rows(claim, find, all_lengths(measurement), measurement)
         ]
         tables.append(_judged(rows).assign(encoder=measurement.encoder, probe=measurement.probe))
-    sizes = _size_rows(measurements, resampling)
-    tables.append(_judged(sizes).assign(encoder="several", probe="several"))
+    tables.append(size_verdict_table(measurements, resampling))
     return pd.concat([table for table in tables if len(table)], ignore_index=True)
+
+
+def size_verdict_table(measurements: Sequence[Measurement], resampling: Resampling) -> pd.DataFrame:
+    """Return those rows of `verdict_table` that are about two models: each and the next larger."""
+    rows = _size_rows(measurements, replace(resampling, n_resamples=N_RESAMPLES))
+    return _judged(rows).assign(encoder="several", probe="several")
 
 
 def all_lengths(measurement: Measurement) -> list[int]:
