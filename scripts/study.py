@@ -10,9 +10,10 @@ what is under way after 9 minutes with a checkpoint and exit status 3, for machi
 run leaves room for others on its card, as study_runs.py says (start NVIDIA's MPS first), --jobs 1
 gives each a card of its own. --flags adds flags to each training (--flags --cuda-graphs on a GPU).
 
---sources are measured, at most --max-chunks chunks of each and length; aave and sae, two versions
-of the same lines, as whole texts and by their first 16 tokens. DIR/frequencies.parquet (`selmem
-count`), DIR/frequencies-neox.parquet and DIR/overlap.parquet (`selmem overlap`) are used if there.
+--sources are measured, at most --max-chunks chunks of each and length, --control-chunks of them
+with parts of the state exchanged; aave and sae, two versions of the same lines, as whole texts and
+by their first 16 tokens. DIR/frequencies.parquet (`selmem count`), DIR/frequencies-neox.parquet and
+DIR/overlap.parquet (`selmem overlap`) are used if there.
 --measure-flags "FLAG ..." adds flags to each measurement, --report-flags to each report.
 
 Stages: encoders (four sizes), neox (one encoder, probe and null probe with the GPT-NeoX tokenizer),
@@ -239,7 +240,8 @@ def absolute(source: str) -> str:
 def chosen(args: argparse.Namespace) -> list[Run]:
     """Return the runs of the stages, those named by --only."""
     sources = [absolute(source) for source in args.sources]
-    text = Text(sources, args.max_chunks, args.work)
+    controls = args.max_chunks if args.control_chunks is None else args.control_chunks
+    text = Text(sources, args.max_chunks, controls, args.work)
     every = [STAGES[name]() if name in STAGES else MEASUREMENTS[name](text) for name in args.stages]
     return [run for runs in every for run in runs if not args.only or run.out in args.only]
 
@@ -252,6 +254,9 @@ def main() -> int:
     parser.add_argument("--corpus", nargs="+", default=[], metavar="SRC", help="to train on")
     parser.add_argument("--sources", nargs="+", default=[], metavar="SRC", help="to measure")
     parser.add_argument("--max-chunks", type=int, default=2000, help="of a source and length")
+    parser.add_argument(
+        "--control-chunks", type=int, help="the same with controls, which cost more"
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="FOLDER", help="of these runs")
     parser.add_argument("--cards", type=int, default=1, help="GPUs")
     parser.add_argument("--jobs", type=int, default=12, help="trainings at once on a card, at most")

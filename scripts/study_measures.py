@@ -28,12 +28,14 @@ class Text:
     Attributes:
         sources: as `selmem measure --data` takes them.
         max_chunks: of a source and length; of the dialect pairs 2,000 instead.
+        control_chunks: the same where parts of the state are exchanged.
         work: working folder; its frequencies.parquet and overlap.parquet are used if they are
             there, for the GPT-NeoX tokenizer frequencies-neox.parquet.
     """
 
     sources: Sequence[str]
     max_chunks: int
+    control_chunks: int
     work: Path
 
     @property
@@ -102,7 +104,7 @@ def controls(size: str, text: Text) -> Run:
     """Return the measurement with parts of the state exchanged, and with other probes."""
     names = ("conv", "ssm", "deep") if size == CONTROLLED else ()
     given: dict[str, Any] = {"others": [f"{name}=probes/{size}-{name}" for name in names]}
-    given |= {**CONTROLS, "max_chunks": text.max_chunks, **text.known()}
+    given |= {**CONTROLS, "max_chunks": text.control_chunks, **text.known()}
     return measurement(f"measured/{size}-controls", *models(size), text.others, **given)
 
 
@@ -124,10 +126,11 @@ def variant(name: str, text: Text) -> Run:
 def measure_checkpoint(text: Text) -> list[Run]:
     """Return the measurements of a checkpoint made by others."""
     folders = ("encoder", "probe", "null-probe")
-    given = {"max_chunks": text.max_chunks, **text.known()}
+    of_all = {"lengths": LENGTHS, "max_chunks": text.max_chunks}
+    exchanged = {**CONTROLS, "max_chunks": text.control_chunks}
     return [
-        measurement("measured", *folders, text.sources, lengths=LENGTHS, **given),
-        measurement("controls", *folders, text.sources, **CONTROLS, **given),
+        measurement("measured", *folders, text.sources, **of_all, **text.known()),
+        measurement("controls", *folders, text.sources, **exchanged, **text.known()),
     ]
 
 

@@ -30,7 +30,7 @@ from dry_encoder import describe  # noqa: E402
 
 TRAININGS = [run for stage in study_runs.STAGES.values() for run in stage()]
 SOURCES = ["a=b.txt", "aave=c.txt#lines", "sae=d.txt#lines"]
-TEXT = study_measures.Text(SOURCES, 300, Path("nowhere"))
+TEXT = study_measures.Text(SOURCES, 300, 100, Path("nowhere"))
 MEASURED = [run for stage in study_measures.MEASUREMENTS.values() for run in stage(TEXT)]
 MEASUREMENTS = [run for run in MEASURED if run.command[0] == "measure"]
 REPORTS = [run for run in MEASURED if run not in MEASUREMENTS]
@@ -76,14 +76,15 @@ def test_dialect_pairs_are_measured_whole_and_by_their_first_tokens():
 
 
 def test_what_is_known_of_the_text_is_passed_on(tmp_path):
-    text = study_measures.Text(SOURCES, 300, tmp_path)
+    text = study_measures.Text(SOURCES, 300, 100, tmp_path)
     (tmp_path / "overlap.parquet").touch()
     assert text.known(neox=True) == {"overlap": "overlap.parquet"}
     (tmp_path / "frequencies.parquet").touch()
     found = {run.out: run.settings for run in study_measures.measure(text)}
     assert found["measured/45m-controls"]["frequencies"] == "frequencies.parquet"
     assert "frequencies" not in found["measured/4m-neox"]
-    assert all(run["max_chunks"] in (300, 2000) for run in found.values())
+    assert {run["max_chunks"] for run in found.values() if run.get("controls")} == {100}
+    assert {run["max_chunks"] for run in found.values() if not run.get("controls")} == {300, 2000}
 
 
 def test_folders_are_different_and_inputs_are_made():
@@ -147,6 +148,7 @@ def arguments(work, stages, **changes):
         "minutes": None, "selmem": fake_selmem(work), "flags": [], "measure_flags": "",
         "report_flags": "--workers 3",
         "max_chunks": 2000,
+        "control_chunks": None,
     }  # fmt: skip
     return Namespace(**{**given, **changes})
 

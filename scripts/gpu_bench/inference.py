@@ -41,7 +41,7 @@ def reconstruct(args: argparse.Namespace) -> None:
     probe = probe.bfloat16().eval()
     check_graphs(encoder, probe)
     table = results["reconstruct"] = {}
-    for batch, n_tokens in ((256, 256), (1, 256), (64, 256), (1024, 64)):
+    for batch, n_tokens in ((256, 256), (1, 256), (64, 256), (512, 64), (1024, 64)):
         state = read_state(encoder, tokens(batch, 16))
         length = min(64, n_tokens) if args.quick else n_tokens
         spent = milliseconds(lambda s=state, n=length: probe.reconstruct(s, n), 1.0, warmups=2)
