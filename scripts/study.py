@@ -29,8 +29,9 @@ study_measures.py.
 
 Time: --list prints for each run the minutes alone on one H200, an estimate (scripts/speed.py); the
 minutes that runs took, several on a card, stand in results/study/trainings.parquet.
-Run so far, on four H200s: encoders, probes and null probes of 1m and 4m, again, parts, depth,
-causal. Not yet: 15m and 45m, neox, seeds, lengths, half, convergence.
+Run so far, on four H200s: encoders, again, probes and null probes of 1m, 4m and 15m, parts, depth,
+seeds, lengths, causal, half of 1m and 4m; measured at most 100 chunks of a source and length (30
+with controls). Not yet: readers of 45m, neox, convergence, half of the other sizes.
 """
 
 import argparse

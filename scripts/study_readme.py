@@ -13,6 +13,7 @@ import jinja2
 import pandas as pd
 from study_figures import FIGURES, LENGTH, OF_CARDS, Committed
 from study_readme_tables import (
+    agreement,
     causal_table,
     convergence_table,
     effect_text,
@@ -66,6 +67,15 @@ def lookup(committed: Committed, name: str, **where: Any) -> pd.Series:
     return table.iloc[0]
 
 
+def larger(committed: Committed) -> list[str]:
+    """Return the sizes that were compared with a smaller one, in their order."""
+    if not committed.has("verdicts"):
+        return []
+    table = committed.table("verdicts")
+    found = set(table[(table["claim"] == "size") & (table["length"] == LENGTH)]["size"])
+    return [size for size in PROBE_RATES if size in found]
+
+
 def context(committed: Committed) -> dict[str, Any]:
     """Return what the templates may use; every number comes from a committed table."""
 
@@ -97,6 +107,15 @@ def context(committed: Committed) -> dict[str, Any]:
         costs = table[table["condition"].str.startswith("other_layer")]["bits_more_than_probe"]
         return [format(cost, ".2f") for cost in costs.nlargest(2)]
 
+    def reader(name: str, length: int) -> str:
+        cell = {"source": POOLED, "outcome": "recovered_fraction"}
+        row = lookup(committed, "contrasts", second=name, length=length, **cell)
+        return ends(row, 100, ".1f", "difference")
+
+    def gain(kind: str, size: str, length: int) -> str:
+        cell = {"kind": kind, "size": size, "length": length}
+        return value("convergence", "gain", ".1f", 100, **cell) + " %"
+
     drawn = {path.stem for path in committed.figures.glob("*.png")}
     tables = {
         "family": family_table,
@@ -115,8 +134,12 @@ def context(committed: Committed) -> dict[str, Any]:
         "causal": causal,
         "state": state,
         "exchanged": exchanged,
+        "reader": reader,
+        "gain": gain,
+        "agreement": lambda name: agreement(committed, name),
         "has": committed.has,
         "sizes": list(committed.folders()),
+        "larger": larger(committed),
         "planned": len(PROBE_RATES),
         "memories": memories(committed) if committed.has("trainings") else pd.DataFrame(),
         "table": lambda name: marked(name, tables[name](committed)),

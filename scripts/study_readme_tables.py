@@ -77,7 +77,7 @@ def verdict_table(committed: Committed) -> list[str]:
 
 
 def _verdict(row: pd.Series) -> str:
-    compared = f" ({row['note']})" if row["claim"] == "size" else ""
+    compared = f" ({row['note']})" if row["claim"] in ("size", "length") else ""
     return f"{row['verdict']}{compared}<br>{effect_text(row)}"
 
 
@@ -173,6 +173,20 @@ def reader_table(committed: Committed) -> list[str]:
         for _, row in table.sort_values(["second", "length"]).iterrows()
     ]
     return _grid(["reader", "length", "plain probe", "this reader", "difference, points"], rows)
+
+
+def agreement(committed: Committed, name: str, outcome: str = "recovered_fraction") -> str:
+    """Return which share of the cells of runs made again lies in the intervals of the first.
+
+    Args:
+        committed: the tables.
+        name: in the names of the runs; several give the smallest and the largest share.
+        outcome: of the table `reruns`.
+    """
+    table = committed.table("reruns")
+    table = table[table["run"].str.contains(name) & (table["outcome"] == outcome)]
+    shares = [f"{100 * share:.0f}" for share in table.groupby("run")["inside"].mean().sort_values()]
+    return " to ".join(dict.fromkeys([shares[0], shares[-1]])) + " %"
 
 
 def rerun_table(committed: Committed) -> list[str]:

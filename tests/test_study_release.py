@@ -115,6 +115,14 @@ def test_functions_of_the_templates_take_the_number_of_their_row(root):
     assert found == f"{100 * row['omission_rate']:.1f} %"
     assert re.fullmatch(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]", known["effect"]("maths", "4m"))
     assert re.fullmatch(r"[+-]\d+\.\d", known["paper"]("maths", "4m"))
+    assert known["reader"]("4m-only64", 64) == "-2.0 [-3.0, -1.0]"
+    convergence = pd.read_parquet(root / "scripts/results/study/convergence.parquet")
+    gain = convergence.query("kind == 'probe' and size == '4m' and length == 64")["gain"].item()
+    assert known["gain"]("probe", "4m", 64) == f"{100 * gain:.1f} %"
+    reruns = pd.read_parquet(root / "scripts/results/study/reruns.parquet")
+    own = reruns.query("run == '1m-again' and outcome == 'recovered_fraction'")
+    assert known["agreement"]("-again") == f"{100 * own['inside'].mean():.0f} %"
+    assert known["larger"] == ["4m", "15m", "45m"]
 
 
 def test_section_stands_in_the_readme_once_and_goes_with_its_tables(section):

@@ -26,6 +26,7 @@ def state_parts(
         title: of the figure.
     """
     lengths = sorted({int(n) for n in layers["length"]})[-2:]
+    highest = layers["bits_more_than_probe"].max()
     sizes = list(by_size(layers))
     own = str(readers["size"].iloc[0])
     looks = dict(zip(names, (sizes.index(own), *range(4, 4 + len(names))), strict=False))
@@ -47,7 +48,8 @@ def state_parts(
             axis.set_title(f"layer exchanged, {length_name(length)}", fontsize=9.5)
             axis.set_xlabel("place of the layer")
             axis.set_xticks([0, 0.5, 1], ["first", "", "last"])
-            axis.set_yscale("log")
+            axis.set_yscale("symlog", linthresh=0.1)  # a layer that nobody reads costs about 0
+            axis.set_ylim(-0.02, 2 * highest)
             axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes[1].set_ylabel("bits per token lost by it")
         _two_lines(figure, axes[0].get_lines(), axes[-1].get_lines())
