@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from selmem.analysis.regression import MODELS
+from selmem.analysis.regression_model import MODELS
 from selmem.figures.bars import MARGIN, counts, name_rows, tag_order
 from selmem.figures.style import (
     BLACK,
