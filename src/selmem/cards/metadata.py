@@ -38,7 +38,8 @@ def probe_data(context: Mapping[str, Any], results: Sequence[Mapping[str, Any]])
 
     Args:
         context: what the template gets.
-        results: rows over all words, one for each source and length; none for a null probe.
+        results: rows over all words, one for each length of all sources together, or of each where
+            there is one; none for a null probe.
     """
     name = context["repo_id"].split("/")[1]
     measured = {

@@ -118,7 +118,7 @@ def model_card(
     omission = read_table(files.find("omission.parquet", reason))
     context |= _result_facts(omission, repo_id)
     context |= _control_facts(read_table(files.find("controls.parquet", reason)), repo_id)
-    data = probe_data(context, [*context["results"]["whole"], *context["results_by_source"]])
+    data = probe_data(context, context["results"]["whole"])
     return render_card("probe", templates, {**context, "metadata": data})
 
 
