@@ -5,16 +5,14 @@ import torch
 from torch import nn
 
 from selmem.probe import gpu_product
-from triton_runs import needs_triton, run_cases
+from triton_runs import assert_right_in_the_interpreter, assert_right_on_the_gpu, needs_triton
 
 CASES = Path(__file__).with_name("gpu_product_cases.py")
 
 
 @needs_triton
 def test_products_are_right_in_the_interpreter():
-    run = run_cases(CASES, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "skipped" not in run.stdout
+    assert_right_in_the_interpreter(CASES)
 
 
 @pytest.mark.gpu
@@ -23,8 +21,7 @@ def test_products_are_right_in_the_interpreter():
     reason="needs a Hopper GPU",
 )
 def test_products_are_right_on_the_gpu():
-    run = run_cases(CASES, TRITON_INTERPRET="0")
-    assert run.returncode == 0, run.stdout + run.stderr
+    assert_right_on_the_gpu(CASES)
 
 
 def test_on_a_cpu_the_products_are_the_librarys():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selmem.probe.triton_runtime import rows
-from triton_runs import needs_triton, run_cases
+from triton_runs import assert_right_in_the_interpreter, assert_right_on_the_gpu, needs_triton
 
 CASES = Path(__file__).with_name("triton_cases.py")
 # what the sm_90 compiler may leave in local memory, bytes a thread; the backward scan is faster so
@@ -16,16 +16,13 @@ STACK_LIMIT = 128
 
 @needs_triton
 def test_the_kernels_are_right_in_the_interpreter():
-    run = run_cases(CASES, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "skipped" not in run.stdout
+    assert_right_in_the_interpreter(CASES)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_kernels_are_right_on_the_gpu():
-    run = run_cases(CASES, TRITON_INTERPRET="0")
-    assert run.returncode == 0, run.stdout + run.stderr
+    assert_right_on_the_gpu(CASES)
 
 
 def test_a_text_too_long_for_32_bit_offsets_is_refused():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,22 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
+
+
+def assert_right_in_the_interpreter(cases, *, skipped=0):
+    printed = _assert_right(cases, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    found = re.search(r"(\d+) skipped", printed)
+    assert int(found[1] if found else 0) == skipped, printed
+
+
+def assert_right_on_the_gpu(cases):
+    _assert_right(cases, TRITON_INTERPRET="0")
+
+
+def _assert_right(cases, **environment):
+    run = run_cases(cases, **environment)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
 
 
 def run_cases(cases, **environment):
