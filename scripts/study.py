@@ -3,9 +3,11 @@
     python scripts/study.py STAGE ... --work DIR --corpus NAME=SRC ...      train, or go on training
     python scripts/study.py STAGE ... --work DIR --list                     what it is, what is done
 
-DIR/tokenizer and DIR/corpus are made from --corpus, unless there already. Run the same command
-again after an interruption: what is done stays, what was interrupted continues. --minutes 9 ends
-what is under way after 9 minutes with a checkpoint and exit status 3, for machines lent in parts.
+DIR/tokenizer and DIR/corpus are made from --corpus, unless there already; so is DIR/corpus-neox, of
+the tokenizer in DIR/tokenizer-neox. Runs whose corpus is missing wait for it while others run.
+Run the same command again after an interruption: what is done stays, what was interrupted
+continues. --minutes 9 ends what is under way after 9 minutes with a checkpoint and exit status 3,
+for machines lent in parts.
 --cards N shares the runs out to N GPUs, the first of CUDA_VISIBLE_DEVICES if that is set; a small
 run leaves room for others on its card, as study_runs.py says (start NVIDIA's MPS first), --jobs 1
 gives each a card of its own. --flags adds flags to each training (--flags --cuda-graphs on a GPU).
@@ -98,18 +100,21 @@ def show(runs: list[Run], work: Path) -> None:
 def prepare(work: Path, corpus: list[str], runs: list[Run]) -> None:
     """Make the tokenizer and the corpus stores that the runs need, unless they are there.
 
-    The GPT-NeoX tokenizer must be put into DIR/tokenizer-neox.
+    A store that cannot be made is named, with the runs that wait for it; the others run, and so do
+    these once it comes from elsewhere. The GPT-NeoX tokenizer must be put into DIR/tokenizer-neox.
     """
     for name in ("corpus", "corpus-neox"):
-        needed = any(
-            name in (run.settings.get("data"), run.settings.get("training_corpus")) for run in runs
-        )
-        if not needed or (work / name / "store.json").exists():
+        waiting = [r.out for r in runs if r.store == name and not (work / r.mark).exists()]
+        if not waiting or (work / name / "store.json").exists():
             continue
-        if not corpus:
-            raise SystemExit(f"{work / name} is not there; give --corpus to make it")
         tokenizer = work / name.replace("corpus", "tokenizer")
-        if name == "corpus" and not (tokenizer / "tokenizer.json").exists():
+        has_tokenizer = (tokenizer / "tokenizer.json").exists()
+        if not corpus or (name == "corpus-neox" and not has_tokenizer):
+            missing = tokenizer if corpus else "--corpus"
+            told = f"{work / name} is not there, and cannot be made without {missing}"
+            print(f"{told}; waiting for it: {' '.join(waiting)}", file=sys.stderr)
+            continue
+        if not has_tokenizer:
             script("train_tokenizer.py", "--data", *corpus, "--out", tokenizer)
         made = ("--tokenizer", tokenizer, "--out", work / name)
         script("build_corpus.py", "--data", *corpus, *made)

@@ -61,10 +61,14 @@ class Run:
         return 1.0 if self.size is None else SHARES[self.size]
 
     @property
+    def store(self) -> str | None:
+        """The folder of the corpus store that it reads, below the working folder."""
+        return self.settings.get("data", self.settings.get("training_corpus"))
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Files below the working folder that must be there before."""
-        store = self.settings.get("data", self.settings.get("training_corpus"))
-        stores = () if store is None else (f"{store}/store.json",)
+        stores = () if self.store is None else (f"{self.store}/store.json",)
         return (*(f"{folder}/config.json" for folder in self.needs), *stores, *self.inputs)
 
     @property

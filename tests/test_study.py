@@ -286,6 +286,8 @@ def test_null_probe_of_one_corpus_serves_both_encoders(tmp_path):
 def test_stores_are_made_for_the_runs_that_need_them(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(study, "script", lambda name, *words: made.append((name, words[-1].name)))
+    (tmp_path / "tokenizer-neox").mkdir()
+    (tmp_path / "tokenizer-neox/tokenizer.json").write_text("{}")
     study.prepare(tmp_path, ["a=b"], [*study_runs.neox(), *study_runs.causal()])
     assert made == [("build_corpus.py", "corpus-neox")]
     study.prepare(tmp_path, ["a=b"], study_runs.encoders())
@@ -294,8 +296,27 @@ def test_stores_are_made_for_the_runs_that_need_them(tmp_path, monkeypatch):
     (tmp_path / "corpus/store.json").write_text("{}")
     study.prepare(tmp_path, [], study_runs.encoders())
     assert len(made) == 3
-    with pytest.raises(SystemExit, match="give --corpus to make it"):
-        study.prepare(tmp_path, [], study_runs.neox())
+
+
+@pytest.mark.parametrize(("corpus", "missing"), [([], "--corpus"), (["a=b"], "tokenizer-neox")])
+def test_runs_of_a_store_that_cannot_be_made_are_named_and_the_others_run(
+    tmp_path, capsys, corpus, missing
+):
+    args = arguments(tmp_path, ["encoders", "neox"], only=["encoders/1m", "encoders/4m-neox"])
+    runs = study.chosen(args)
+    study.prepare(tmp_path, corpus, runs)
+    told = capsys.readouterr().err
+    assert f"{missing}; waiting for it: encoders/4m-neox\n" in told
+    assert study.execute(runs, args) == study.UNFINISHED
+    assert [words[words.index("--out") + 1] for words in calls(tmp_path)] == ["encoders/1m"]
+
+
+def test_a_store_is_needed_by_no_run_that_is_done(tmp_path, capsys):
+    [run] = study_runs.encoders()[-1:]
+    (tmp_path / run.mark).parent.mkdir(parents=True)
+    (tmp_path / run.mark).write_text("{}")
+    study.prepare(tmp_path, [], [run])
+    assert capsys.readouterr().err == ""
 
 
 def test_list_states_what_is_done_and_the_minutes_to_do(tmp_path, capsys):
