@@ -23,6 +23,7 @@ from study_readme_tables import (
     memory_table,
     reader_table,
     rerun_table,
+    same_weights,
     scaled,
     verdict_table,
 )
@@ -137,6 +138,7 @@ def context(committed: Committed) -> dict[str, Any]:
         "reader": reader,
         "gain": gain,
         "agreement": lambda name: agreement(committed, name),
+        "same_weights": lambda run, first: same_weights(committed, run, first),
         "has": committed.has,
         "sizes": list(committed.folders()),
         "larger": larger(committed),

@@ -189,6 +189,16 @@ def agreement(committed: Committed, name: str, outcome: str = "recovered_fractio
     return " to ".join(dict.fromkeys([shares[0], shares[-1]])) + " %"
 
 
+def same_weights(committed: Committed, run: str, first: str) -> bool:
+    """Return whether two runs gave the same encoder, probe and null probe, bit for bit."""
+    table = committed.table("trainings")
+    names = table["training"].str.rpartition("/")[2]
+    ours, theirs = (
+        table[names == name].set_index("kind")["weights_sha256"] for name in (run, first)
+    )
+    return len(ours) == len(theirs) == 3 and bool((ours != "").all() and ours.equals(theirs))
+
+
 def rerun_table(committed: Committed) -> list[str]:
     """Return how many cells of a run made again lie in the intervals of the first."""
     rows = []

@@ -1,5 +1,6 @@
 """What the study's trainings recorded, as tables; see study_tables.py."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Training:
         config: of the model.
         record: training.json.
         curve: the evaluations of learning_curve.jsonl.
+        weights: SHA-256 of model.safetensors, "" where the weights are elsewhere.
     """
 
     path: str
@@ -43,6 +45,7 @@ class Training:
     config: dict[str, Any]
     record: dict[str, Any]
     curve: list[dict[str, Any]]
+    weights: str
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -69,7 +72,9 @@ def _read(folder: Path, work: Path) -> Training:
     if kind is None:
         kind, size, variant = CAUSAL_KINDS[size], CAUSAL, f"causal {variant}"
     path, curve = folder.relative_to(work).as_posix(), [json.loads(x) for x in lines if x.strip()]
-    return Training(path, kind, size, variant, config, record, curve)
+    file = folder / "model.safetensors"
+    weights = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return Training(path, kind, size, variant, config, record, curve, weights)
 
 
 def count_parameters(config: dict[str, Any]) -> tuple[int, int]:
@@ -110,6 +115,7 @@ def _training_row(training: Training) -> dict[str, Any]:
         "minutes": record["seconds"] / 60,
         "device": record["device"],
         **{f"bits_{n}": held_out.get(str(n), float("nan")) for n in HELD_OUT},
+        "weights_sha256": training.weights,
     }
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -194,3 +195,17 @@ def test_every_encoder_stands_beside_what_its_two_readers_find():
     assert study_readme_tables.memory_table(Trainings())[3].startswith(
         "| corpus B, seed 1 | 4.20 | 0.30"
     )
+
+
+@pytest.mark.parametrize(
+    ("weights", "same"), [("abc", True), ("abd", False), ("ab ", False)], ids=str
+)
+def test_two_runs_gave_the_same_weights_where_all_three_models_did(weights, same):
+    kinds = ("encoder", "probe", "null probe")
+    rows = [("a", *pair) for pair in zip(kinds, "abc", strict=True)]
+    rows += [("b", *pair) for pair in zip(kinds, weights.replace(" ", "?"), strict=True)]
+    table = pd.DataFrame(rows, columns=["name", "kind", "weights_sha256"])
+    table["weights_sha256"] = table["weights_sha256"].replace("?", "")
+    committed = SimpleNamespace(table=lambda _: table.assign(training="x/" + table["name"]))
+    assert study_readme.same_weights(committed, "b", "a") is same
+    assert not study_readme.same_weights(committed, "c", "a")
