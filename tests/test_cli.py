@@ -246,7 +246,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
     ("name", "message"),
     [
         ("words.parquet", "is not a whole Parquet file .*; make it again"),
-        ("run.json", "is no JSON .*; measure again"),
+        ("run.json", "is no JSON .*; `selmem measure` writes it"),
     ],
 )
 def test_truncated_tables_are_refused(refused, measured, tmp_path, name, message):

@@ -283,7 +283,9 @@ def test_folder_without_configuration_or_weights_is_refused(stock_folder, tmp_pa
     (stock_folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"has no model\.safetensors, nor an index"):
         load_encoder(stock_folder)
-    with pytest.raises(InputError, match=r"has no config\.json"):
+    with pytest.raises(
+        InputError, match=r"config\.json does not exist; expected the folder of a Mamba"
+    ):
         load_encoder(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file, expected the folder of a checkpoint"):

@@ -66,7 +66,7 @@ def test_damaged_weights_are_refused(folder):
 
 def test_a_folder_without_configuration_is_refused(folder, tmp_path):
     (folder / "config.json").unlink()
-    with pytest.raises(InputError, match=r"has no readable config\.json; expected a probe"):
+    with pytest.raises(InputError, match=r"config\.json does not exist; expected a probe"):
         load_probe(folder)
     shutil.rmtree(folder)
     (tmp_path / "probe").touch()

@@ -20,6 +20,7 @@ from transformers import MambaConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from selmem.errors import InputError
+from selmem.json_files import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def read_checkpoint(folder: Path) -> tuple[MambaConfig, dict[str, Tensor]]:
     Raises:
         InputError: when it is not a Mamba-1, is damaged, or holds NaN or infinity.
     """
-    raw = _read_config(folder)
+    raw = read_object(folder / "config.json", "expected the folder of a Mamba checkpoint")
     original = "d_model" in raw
     try:
         config = _config_from_original(raw, folder) if original else _config_from_stock(raw, folder)
@@ -74,19 +75,6 @@ def read_checkpoint(folder: Path) -> tuple[MambaConfig, dict[str, Tensor]]:
 
 def _snapshot(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
     return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} has no config.json; expected a Mamba checkpoint") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise InputError(f"{path} holds no JSON object")
-    return raw
 
 
 def _config_from_stock(raw: dict[str, Any], folder: Path) -> MambaConfig:

@@ -1,6 +1,5 @@
 """Loading a probe by Hub id or folder, with the checks that transformers leaves out."""
 
-import json
 import os
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from safetensors import SafetensorError
 
 from selmem.checkpoint import checkpoint_folder
 from selmem.errors import InputError
+from selmem.json_files import read_object
 from selmem.probe import MambaProbe, MambaProbeConfig
 from selmem.progress import no_transformers_bars
 
@@ -54,11 +54,7 @@ def load_probe(
 
 
 def _require_probe(folder: Path) -> None:
-    path = folder / "config.json"
-    try:
-        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder} has no readable config.json; expected a probe") from error
+    model_type = read_object(folder / "config.json", "expected a probe").get("model_type")
     if model_type != MambaProbeConfig.model_type:
         raise InputError(
             f"{folder} holds a model of type {model_type!r}; expected a probe "

@@ -1,9 +1,7 @@
 """Reading and checking the tables of `selmem measure`."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from selmem.analysis.joining import join_measurements
 from selmem.analysis.measurements import CONTROL_PREFIX, Measurement
 from selmem.errors import InputError
+from selmem.json_files import read_object
 from selmem.tables import WHOLE_TEXT, read_table
 
 _WORD_TEXT = ("chunk_id", "word", "pos", "entity", "kind")
@@ -106,7 +105,7 @@ def load_measurement(folder: Path) -> Measurement:
     return Measurement(
         encoder=_only(reconstructions["encoder"], "encoder", folder),
         probe=_only(reconstructions["probe"], "probe", folder),
-        run=_run(folder),
+        run=read_object(folder / "run.json", "`selmem measure` writes it"),
         chunks=chunks,
         words=_word_frame(folder, chunks, tokens),
         tokens=tokens,
@@ -164,19 +163,6 @@ def _only(column: pa.ChunkedArray, name: str, folder: Path) -> str:
             f"({', '.join(map(str, values[:3]))}); measure each {name} into a folder of its own"
         )
     return str(values[0])
-
-
-def _run(folder: Path) -> Mapping[str, Any]:
-    path = folder / "run.json"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; `selmem measure` writes it")
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); measure again") from error
-    if not isinstance(run, dict):
-        raise InputError(f"{path} holds a {type(run).__name__}, expected names and values")
-    return run
 
 
 def _keyed(table: pa.Table, chunks: pd.DataFrame, path: Path) -> pd.DataFrame:

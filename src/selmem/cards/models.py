@@ -16,6 +16,7 @@ from selmem.cards.metadata import encoder_data, probe_data
 from selmem.cards.naming import hub_id
 from selmem.cards.rendering import render_card
 from selmem.errors import InputError
+from selmem.json_files import read_object
 from selmem.licences import licence_of
 from selmem.statistics import MIN_DOCUMENTS_INTERVAL
 from selmem.tables import read_table
@@ -77,12 +78,7 @@ class ModelFiles:
 
     def json(self, name: str, reason: str) -> dict[str, Any]:
         """Return the content of a JSON file."""
-        path = self.find(name, reason)
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON: {error}") from error
-        return content
+        return read_object(self.find(name, reason), "make it again")
 
 
 def model_card(

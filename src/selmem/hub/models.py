@@ -10,7 +10,8 @@ from typing import Any
 import selmem.probe
 from selmem.cards.naming import hub_id
 from selmem.errors import InputError
-from selmem.hub.verification import RECORD_NAME, model_record, read_json
+from selmem.hub.verification import RECORD_NAME, model_record
+from selmem.json_files import read_object
 from selmem.tables import write_text
 
 CODE = Path(selmem.probe.__file__).parent
@@ -46,7 +47,7 @@ def stage_model(path: Path, repo_id: str, out: Path, *, encoder: str | Path | No
     """
     for file in _published_files(path):
         shutil.copyfile(file, out / file.name)
-    config = read_json(path / "config.json")
+    config = read_object(path / "config.json", "give a folder that `selmem train` wrote")
     if config.get("model_type") == "mamba_probe":
         named = str(config.get("encoder_name_or_path"))
         encoder = encoder or (named if Path(named).is_dir() else None)
@@ -59,8 +60,9 @@ def stage_model(path: Path, repo_id: str, out: Path, *, encoder: str | Path | No
         }
         _copy_code(out)
     _write_json(without_places(config), out / "config.json")
-    if (out / "training.json").is_file():
-        _write_json(without_places(read_json(out / "training.json")), out / "training.json")
+    training = out / "training.json"
+    if training.is_file():
+        _write_json(without_places(read_object(training, "`selmem train` writes it")), training)
     _write_json(model_record(out, encoder), out / RECORD_NAME)
 
 

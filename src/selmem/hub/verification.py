@@ -1,7 +1,5 @@
 """Is a folder or a repository what was published, and does the model in it do what it did then?"""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from selmem.hub.known_sentences import (
     record_encoder,
     record_probe,
 )
+from selmem.json_files import read_object
 from selmem.probe import MambaProbeConfig
 from selmem.probe_loading import load_probe
 from selmem.tables import SCHEMAS, read_table
@@ -81,7 +80,7 @@ def model_record(folder: Path, encoder: str | Path | None = None) -> dict[str, A
     """
     tokenizer = load_tokenizer(folder)
     digest = {"tokenizer_hash": tokenizer_hash(tokenizer)}
-    if read_json(folder / "config.json")["model_type"] == "mamba":
+    if _model_type(folder) == "mamba":
         return {**digest, **record_encoder(load_encoder(folder), tokenizer)}
     probe = load_probe(folder)
     _expect("tokenizer_hash", probe.config.tokenizer_hash, digest["tokenizer_hash"], folder)
@@ -93,7 +92,7 @@ def model_record(folder: Path, encoder: str | Path | None = None) -> dict[str, A
 
 
 def _verify_encoder(folder: Path) -> list[str]:
-    record = read_json(folder / RECORD_NAME)
+    record = read_object(folder / RECORD_NAME, "`selmem publish` records it")
     compare_records(record, model_record(folder))
     return [
         "every weight is there, none too many, all finite",
@@ -104,7 +103,7 @@ def _verify_encoder(folder: Path) -> list[str]:
 
 
 def _verify_probe(folder: Path, encoder: str | Path | None) -> list[str]:
-    record = read_json(folder / RECORD_NAME)
+    record = read_object(folder / RECORD_NAME, "`selmem publish` records it")
     compare_records(record, model_record(folder, encoder))
     return [
         "every weight is there, none too many, all finite",
@@ -150,7 +149,7 @@ def _repo_type(api: HfApi, repo_id: str) -> str:
 
 def _kind(folder: Path) -> str:
     if (folder / "config.json").is_file():
-        model_type = read_json(folder / "config.json").get("model_type")
+        model_type = _model_type(folder)
         if model_type not in MODEL_TYPES:
             raise InputError(
                 f"{folder / 'config.json'} names model_type {model_type!r}, expected one of "
@@ -158,6 +157,10 @@ def _kind(folder: Path) -> str:
             )
         return "encoder" if model_type == "mamba" else "probe"
     return "dataset" if (folder / "data").is_dir() else "files"
+
+
+def _model_type(folder: Path) -> object:
+    return read_object(folder / "config.json", "expected the folder of a model").get("model_type")
 
 
 def _encoder_of(config: MambaProbeConfig, given: str | Path | None) -> MambaEncoder:
@@ -180,20 +183,3 @@ def _expect(name: str, wanted: str | None, found: str | None, folder: Path) -> N
         raise InputError(
             f"{folder / 'config.json'} asks for {name} {wanted}, but it is {found} here"
         )
-
-
-def read_json(path: Path) -> Mapping[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        InputError: it is absent or no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; `selmem publish` records it") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object")
-    return content
