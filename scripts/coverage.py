@@ -51,7 +51,6 @@ from selmem.statistics import bootstrap, difference
 
 RESULTS = Path(__file__).parent / "results" / "coverage.csv"
 COLUMNS = ("quantity", "n_documents", "method", "coverage", "mean_width", "n_datasets", "truth")
-METHODS = ("studentised", "percentile", "token_t_test")
 TRUTH_DOCUMENTS = 4_000_000
 RARE_DOCUMENTS = 230  # of which 10, 30 or 230 hold a word of the rare class
 BATCH = 100  # data sets that share one set of resamples

@@ -10,9 +10,11 @@ from selmem.analysis import analyse
 from selmem.analysis.claims import DOMAINS, TAGS
 from selmem.analysis.evidence import Effect, paper_claims
 from selmem.analysis.frequency import correlation_table
-from selmem.analysis.verdicts import VERDICTS, _verdict, all_lengths, too_short_table, verdict_table
+from selmem.analysis.verdicts import _verdict, all_lengths, too_short_table, verdict_table
 from selmem.resampling import Resampling
 from synthetic_tables import loaded
+
+VERDICTS = ("seen here", "opposite here", "not seen here", "undecided", "too short", "not measured")
 
 FEW = Resampling(n_resamples=200, seed=1)
 

@@ -19,15 +19,6 @@ def document(text, spans=(), doc_id="d"):
     return Document(doc_id=doc_id, source="s", text=text, words=words)
 
 
-def spans_of(text, words):
-    spans, start = [], 0
-    for word in words:
-        start = text.index(word, start)
-        spans.append((start, start + len(word)))
-        start += len(word)
-    return spans
-
-
 @st.composite
 def texts_with_words(draw):
     parts = draw(

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from largest_result import LargestResult
 from selmem.probe.linear_cross_entropy import forced_statistics, linear_cross_entropy
 
 TOKENS, HIDDEN, VOCABULARY = 14, 6, 11
@@ -92,19 +93,9 @@ def test_softmax_of_half_precision_logits_is_taken_in_float32():
     assert_close(ours.float(), theirs.float(), rtol=0.02, atol=0.02)
 
 
-class _LargestResult(TorchDispatchMode):
-    largest = 0
-
-    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor):
-            self.largest = max(self.largest, result.numel())
-        return result
-
-
 def test_no_more_than_a_chunk_of_logits_exists():
     hidden, weight, labels = operands()
-    with _LargestResult() as mode:
+    with LargestResult() as mode:
         linear_cross_entropy(hidden, weight, labels, chunk_tokens=2).backward()
     assert mode.largest <= max(weight.numel(), hidden.numel())
 

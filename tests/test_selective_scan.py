@@ -7,8 +7,8 @@ import types
 import pytest
 import torch
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from largest_result import LargestResult
 from selmem.probe import selective_scan as ops
 
 LENGTHS = [1, 2, 3, 4, 5, 63]
@@ -171,20 +171,10 @@ def test_autocast_does_not_reach_into_single_steps():
         assert_close(step(initial.clone()), plain, rtol=0, atol=0)
 
 
-class _LargestResult(TorchDispatchMode):
-    largest = 0
-
-    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor):
-            self.largest = max(self.largest, result.numel())
-        return result
-
-
 @pytest.mark.parametrize("train", [False, True])
 def test_fast_scan_never_holds_all_states(train):
     operands = scan_operands(63)
-    with _LargestResult() as mode:
+    with LargestResult() as mode:
         if train:
             gradients(lambda *o: ops.selective_scan(*o, implementation="torch"), operands)
         else:

@@ -20,7 +20,6 @@ N_RESAMPLES = 4999  # Holm's levels reach far into the tail
 NEGLIGIBLE_DIFFERENCE = 0.01  # one point
 NEGLIGIBLE_CORRELATION = 0.05
 OF_FIXED_LENGTH = ("length", "position")  # claims that whole texts say nothing about
-VERDICTS = ("seen here", "opposite here", "not seen here", "undecided", "too short", "not measured")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", re.IGNORECASE)
 
