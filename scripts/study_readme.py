@@ -26,6 +26,7 @@ from study_readme_tables import (
     same_weights,
     scaled,
     verdict_table,
+    weak_null,
 )
 from study_runs import PROBE_RATES
 
@@ -138,6 +139,7 @@ def context(committed: Committed) -> dict[str, Any]:
         "reader": reader,
         "gain": gain,
         "agreement": lambda name: agreement(committed, name),
+        "weak_null": lambda size, length: weak_null(committed, size, length),
         "same_weights": lambda run, first: same_weights(committed, run, first),
         "has": committed.has,
         "sizes": list(committed.folders()),

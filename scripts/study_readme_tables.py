@@ -189,6 +189,14 @@ def agreement(committed: Committed, name: str, outcome: str = "recovered_fractio
     return " to ".join(dict.fromkeys([shares[0], shares[-1]])) + " %"
 
 
+def weak_null(committed: Committed, size: str, length: int) -> str:
+    """Return in how many sources the null probe has more bits than the encoder without a state."""
+    table = committed.family("controls", pooled=False)
+    of = (table["size"] == size) & (table["length"] == length) & (table["source"] != POOLED)
+    bits = table[of].pivot_table(index="source", columns="condition", values="bits")
+    return f"{(bits['null'] > bits['encoder from empty state']).sum()} of {len(bits)}"
+
+
 def same_weights(committed: Committed, run: str, first: str) -> bool:
     """Return whether two runs gave the same encoder, probe and null probe, bit for bit."""
     table = committed.table("trainings")

@@ -124,6 +124,11 @@ def test_functions_of_the_templates_take_the_number_of_their_row(root):
     own = reruns.query("run == '1m-again' and outcome == 'recovered_fraction'")
     assert known["agreement"]("-again") == f"{100 * own['inside'].mean():.0f} %"
     assert known["larger"] == ["4m", "15m", "45m"]
+    controls = pd.read_parquet(root / "hub_cards/tables/mamba-own-4m-probe/controls.parquet")
+    controls = controls[(controls["length"] == 16) & (controls["source"] != "all sources")]
+    bits = controls.set_index(["condition", "source"])["bits"]
+    more = (bits["null"] > bits["encoder from empty state"]).sum()
+    assert known["weak_null"]("4m", 16) == f"{more} of {len(bits['null'])}"
 
 
 def test_section_stands_in_the_readme_once_and_goes_with_its_tables(section):

@@ -25,6 +25,8 @@ _TAGS = {
     "cut": "cut by a chunk border",
 }
 
+MOST_NAMED = 4  # sources in a note
+
 
 @dataclass(frozen=True)
 class TextTable:
@@ -157,13 +159,26 @@ def verdict_rows(verdicts: pd.DataFrame) -> list[VerdictRow]:
     rows: list[VerdictRow] = []
     above: tuple[str, str, str] = ("", "", "")
     for row in verdicts.to_dict("records"):
-        note = "; ".join(part for part in (row["measure"], row["note"]) if part)
+        note = "; ".join(part for part in (row["measure"], shortened(row["note"])) if part)
         texts = (str(row["statement"]), str(row["paper"] or MISSING), note)
         is_new = texts[0] != above[0]
         shown = [t if is_new or t != a else "" for t, a in zip(texts, above, strict=True)]
         rows.append(_verdict_row(row, *shown))
         above = texts
     return rows
+
+
+def shortened(note: str) -> str:
+    """Return a note that names some of many sources; `verdicts.parquet` names them all.
+
+    >>> shortened("sources: a, b, c, d, e, f"), shortened("sources: a, b"), shortened("against 32")
+    ('sources: a, b, c and 3 more', 'sources: a, b', 'against 32')
+    """
+    names = note.removeprefix("sources: ").split(", ")
+    if not note.startswith("sources: ") or len(names) <= MOST_NAMED:
+        return note
+    shown = MOST_NAMED - 1
+    return f"sources: {', '.join(names[:shown])} and {len(names) - shown} more"
 
 
 def _verdict_row(row: Mapping[Hashable, Any], statement: str, paper: str, note: str) -> VerdictRow:
