@@ -27,8 +27,8 @@ models=src/selmem/bundled
 mkdir -p "$out"
 
 $SELMEM measure --encoder "$models/mamba-tiny" --probe "$models/mamba-tiny-probe" \
-    --null-probe "$models/mamba-tiny-null-probe" --controls --max-chunks 150 --lengths 4 8 16 32 64 \
-    --data "selmem_sample=$models/sample/documents.jsonl" --out "$out/measured"
+    --null-probe "$models/mamba-tiny-null-probe" --controls --max-chunks 150 \
+    --lengths 4 8 16 32 64 --data "selmem_sample=$models/sample/documents.jsonl" --out "$out/measured"
 "$PYTHON" scripts/card_tables.py "$out/measured" mamba-tiny-probe --tables "$out/tables"
 "$PYTHON" scripts/study_figures.py "$out/figures"
 "$PYTHON" scripts/render_cards.py "$out/cards"
@@ -37,6 +37,7 @@ $SELMEM measure --encoder "$models/mamba-tiny" --probe "$models/mamba-tiny-probe
 
 set -- "$out/texts/README.md" README.md
 [ -e hub_cards/findings.md ] && set -- "$@" "$out/texts/hub_cards/findings.md" hub_cards/findings.md
-exec "$PYTHON" scripts/compare.py "$@" "$out/tables/mamba-tiny-probe" hub_cards/tables/mamba-tiny-probe \
+exec "$PYTHON" scripts/compare.py "$@" \
+    "$out/tables/mamba-tiny-probe" hub_cards/tables/mamba-tiny-probe \
     "$out/figures" hub_cards/figures "$out/cards" hub_cards/cards \
     "$out/coverage.csv" scripts/results/coverage.csv

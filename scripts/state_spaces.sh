@@ -12,8 +12,8 @@
 # checkpoint and exit status 3; run the same command again after any interruption: what is done
 # stays. SELMEM is the command (default: selmem), PYTHON the interpreter (default: python).
 #
-# What it makes in OUT: encoder, corpus, probe, null-probe, measured (4 to 256 tokens), controls (16,
-# 64 and 256), report/report.html, and tables/mamba-SIZE-probe for the probe's card.
+# What it makes in OUT: encoder, corpus, probe, null-probe, measured (4 to 256 tokens), controls
+# (16, 64 and 256), report/report.html, and tables/mamba-SIZE-probe for the probe's card.
 #
 # Cost of the trainings (1.07G tokens each) in hours of one H200, as `python scripts/speed.py SIZE`
 # prints it from scripts/results/bench_gpu.json, which has the probes' speed with random weights:

@@ -4,9 +4,9 @@
 #   scripts/study_release.sh WORK
 #
 # WORK holds what study.py trained and `selmem report` made of what it measured (the exact names
-# stand in study_tables.py). Made are the aggregates, the figures, the README's section, the findings
-# and the cards; what is missing in WORK is named and left out. PYTHON is the interpreter (default:
-# python). Time: a minute.
+# stand in study_tables.py). Made are the aggregates, the figures, the README's section, the
+# findings and the cards; what is missing in WORK is named and left out. Printed at the end are the
+# bytes that a checkout then has. PYTHON is the interpreter (default: python). Time: a minute.
 set -eu
 
 cd "$(dirname "$0")/.."

@@ -12,21 +12,22 @@
 # by (maths: math, gsm8k, ...; code: code, github, humaneval). Sources named aave and sae are two
 # versions of the same lines: they are measured as whole texts, and by their first 16 tokens. The
 # first source is also measured with parts of the state exchanged. CORPUS is what the models were
-# trained on: its words are counted, documents that stand in it to a tenth are left out, and the mean
-# states among the controls are those of its text.
+# trained on: its words are counted, documents that stand in it to a tenth are left out, and the
+# mean states among the controls are those of its text.
 #
 # What it makes in OUT: frequencies.parquet, overlap.parquet and corpus (with CORPUS), the
-# measurements short (16 and 64 tokens), long (256), pairs, prefixes and controls, report/report.html
-# with the verdicts, and tables/trial. Run it again after an interruption: what is done stays. MODELS is a folder with
-# mamba-tiny, mamba-tiny-probe and mamba-tiny-null-probe (default: the bundled ones), MAX_CHUNKS the
-# most chunks of a source and length (default 300; a third of it at 256 tokens), SELMEM the command
-# (default: selmem), PYTHON the interpreter (default: python).
+# measurements short (16 and 64 tokens), long (256), pairs, prefixes and controls,
+# report/report.html with the verdicts, and tables/trial. Run it again after an interruption: what
+# is done stays. MODELS is a folder with mamba-tiny, mamba-tiny-probe and mamba-tiny-null-probe
+# (default: the bundled ones), MAX_CHUNKS the most chunks of a source and length (default 300; a
+# third of it at 256 tokens, and 2,000 pairs), SELMEM the command (default: selmem), PYTHON the
+# interpreter (default: python).
 #
 # Time: with 20 sources, one core and 300 chunks, 34 minutes of processor time to measure (over half
 # of it tags text) and 4 for the report; counting and overlap with a corpus of 300 MB come on top.
 # Numbers: scripts/results/trial holds tables/trial of such a run, on CoNLL-2003, EWT and GUM test,
-# GSM8K, HumanEval, 15 sets standing for the Pile's domains and 2,019 pairs of tweets in two
-# varieties of English; the README shows the verdicts (scripts/readme_tables.py).
+# GSM8K, HumanEval, 15 sets standing for the Pile's domains and 2,000 of 2,019 pairs of tweets
+# in two varieties of English; the README shows the verdicts (scripts/readme_tables.py).
 set -eu
 
 here=$(dirname "$0")
@@ -53,7 +54,8 @@ known=""
 trained=""
 if [ -n "$CORPUS" ]; then
     [ -e "$out/frequencies.parquet" ] ||
-        $SELMEM count --data $CORPUS --tokenizer "$MODELS/mamba-tiny" --out "$out/frequencies.parquet"
+        $SELMEM count --data $CORPUS --tokenizer "$MODELS/mamba-tiny" \
+            --out "$out/frequencies.parquet"
     [ -e "$out/overlap.parquet" ] ||
         $SELMEM overlap --data "$@" --corpus $CORPUS --out "$out/overlap.parquet"
     [ -e "$out/corpus/store.json" ] ||

@@ -1,4 +1,4 @@
-"""Lines with interval bands: by length, position, perplexity and confidence."""
+"""Lines with interval bands: by length, position, layer, perplexity and confidence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,16 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from selmem.analysis.curves import POSITION_BINS
-from selmem.figures.style import (
-    GREY,
-    LINES,
-    MARKERS,
-    canvas,
-    curve,
-    length_axis,
-    percent,
-    pick,
-)
+from selmem.figures.style import GREY, LINES, MARKERS, canvas, curve, length_axis, percent, pick
 from selmem.tables import length_name
 
 _RETENTION: Mapping[str, str] = {
