@@ -37,3 +37,11 @@ def shared_data():
         return found
 
     return path
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """Tiny models as training would leave them; what changes a folder takes a copy."""
+    from tiny_release import make_release
+
+    return make_release(tmp_path_factory.mktemp("release"))

@@ -16,14 +16,9 @@ from selmem.cards.rendering import render_card
 from selmem.errors import InputError
 from selmem.statistics import MIN_DOCUMENTS_INTERVAL
 from selmem.tables import OMISSION, read_table, write_table
-from tiny_release import edit_json, make_release
+from tiny_release import edit_json
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return make_release(tmp_path_factory.mktemp("release"))
 
 
 @pytest.fixture

@@ -17,18 +17,13 @@ from selmem.errors import InputError
 from selmem.hub import stage, verify
 from selmem.hub.checksums import check_sums
 from selmem.hub.models import without_places
-from tiny_release import make_release, write_card_tables
+from tiny_release import write_card_tables
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "hub_cards"
 PROBE_CODE = Path(selmem.probe.__file__).parent
 METRIC = Path(selmem.omission_rate.__file__).parent
 STANDARD_LIBRARY = set(__import__("sys").stdlib_module_names)
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return make_release(tmp_path_factory.mktemp("release"))
 
 
 @pytest.fixture

@@ -24,14 +24,9 @@ from selmem.probe_loading import load_probe
 from selmem.tables import read_metadata, read_table
 from selmem.tokenization import load_tokenizer
 from small_tokenizers import byte_level
-from tiny_release import KNOWN_SENTENCES, edit_json, make_release
+from tiny_release import KNOWN_SENTENCES, edit_json
 
 TABLES = ("chunks", "reconstructions", "tokens", "words")
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return make_release(tmp_path_factory.mktemp("release"))
 
 
 @pytest.fixture(scope="module")

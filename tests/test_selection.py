@@ -24,16 +24,11 @@ from selmem.resampling import Resampling
 from selmem.tables import WHOLE_TEXT, read_table
 from selmem.tokenization import load_tokenizer
 from small_corpora import chunks_of
-from tiny_release import KNOWN_SENTENCES, make_release
+from tiny_release import KNOWN_SENTENCES
 
 TEXTS = [" ".join(KNOWN_SENTENCES[i].split()[: 4 + i % 3]) for i in range(6)]
 TEXTS += [KNOWN_SENTENCES[6], " ".join(KNOWN_SENTENCES)]
 TOO_LONG = str(len(TEXTS))  # over 32 tokens
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return make_release(tmp_path_factory.mktemp("release"))
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,7 @@ from selmem.hub import verify
 from selmem.hub.checksums import write_sums
 from selmem.hub.known_sentences import check_inversion, compare_records
 from test_hub import stage_model
-from tiny_release import edit_json, make_release
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return make_release(tmp_path_factory.mktemp("release"))
+from tiny_release import edit_json
 
 
 @pytest.fixture(scope="module")

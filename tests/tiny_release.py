@@ -32,9 +32,8 @@ class TinyRelease:
 def make_release(folder):
     """Write the three model folders under `folder`."""
     torch.manual_seed(0)
-    torch.set_num_threads(
-        1
-    )  # the tensors are tiny, and threads that wait for each other are not free
+    # the tensors are tiny, and threads that wait for each other are not free
+    torch.set_num_threads(1)
     tokenizer = make_tokenizer()
     encoder_path = folder / "mamba-tiny"
     config = MambaConfig(

@@ -17,9 +17,8 @@ from selmem.errors import InputError
 from selmem.measurement.matching import Matched, match_chunks
 from selmem.measurement.models import find_processes, load_models, model_name
 from selmem.measurement.scoring import Arrays, Models, score_batch, until_eos
+from selmem.tables import RULES
 from selmem.tokenization import decode
-
-RULES = ("count", "aligned", "forced")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from selmem.errors import InputError
 
 METADATA_KEY = b"selmem"
+RULES = ("count", "aligned", "forced")  # by which a word counts as omitted
 WHOLE_TEXT = 0  # as a length: chunks that are a whole text, whatever their tokens
 
 _INT_LIST = pa.list_(pa.int32())

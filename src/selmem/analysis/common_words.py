@@ -12,10 +12,9 @@ from selmem.analysis.groups import Ratio, each_group, ratio_table, recovered_rat
 from selmem.analysis.measurements import Measurement
 from selmem.resampling import Resampling
 from selmem.statistics import MIN_DOCUMENTS_TEST
-from selmem.tables import WHOLE_TEXT
+from selmem.tables import RULES, WHOLE_TEXT
 
 MIN_WORDS = 300  # in common, or else the shortest length is left out of the comparison
-_RULES = ("count", "aligned", "forced")
 
 
 def common_word_table(measurement: Measurement, resampling: Resampling) -> pd.DataFrame:
@@ -26,7 +25,7 @@ def common_word_table(measurement: Measurement, resampling: Resampling) -> pd.Da
     """
     words = common_words(measurement)
     words = words.assign(one=1.0, lost_bits=words["null_bits"] - words["recovered_bits"])
-    ratios = [Ratio(f"omission_{r}", f"omitted_{r}", "one", is_rate=True) for r in _RULES]
+    ratios = [Ratio(f"omission_{r}", f"omitted_{r}", "one", is_rate=True) for r in RULES]
     ratios.append(recovered_ratio("recovered_fraction"))
     tables = [
         ratio_table(part, np.zeros(len(part), int), [source], ratios, resampling)

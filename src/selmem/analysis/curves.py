@@ -12,7 +12,7 @@ from selmem.analysis.groups import Group, Ratio, each_group, ratio_table, recove
 from selmem.analysis.measurements import CONV_TOKENS, Measurement
 from selmem.forked import forked_map
 from selmem.resampling import Resampling
-from selmem.tables import WHOLE_TEXT
+from selmem.tables import RULES, WHOLE_TEXT
 
 POSITION_BINS = 16
 # where each bin starts; the last one is open
@@ -136,7 +136,7 @@ def chunk_omission(measurement: Measurement) -> pd.DataFrame:
     chunks = measurement.chunks.copy()
     n = len(chunks)
     chunks["n_words"] = np.bincount(words["chunk"], minlength=n).astype(float)
-    for rule in ("count", "aligned", "forced"):
+    for rule in RULES:
         chunks[rule] = np.bincount(words["chunk"], words[f"omitted_{rule}"], minlength=n)
         chance = words[f"chance_{rule}"].astype(float)
         chunks[f"chance_{rule}"] = np.bincount(words["chunk"], chance, minlength=n)

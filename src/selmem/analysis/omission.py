@@ -10,8 +10,8 @@ from selmem.analysis.groups import Group, Ratio, each_group, ratio_table, recove
 from selmem.analysis.measurements import CONV_TOKENS, Measurement
 from selmem.forked import forked_map
 from selmem.resampling import Resampling
+from selmem.tables import RULES
 
-RULES = ("count", "aligned", "forced")
 SCHEMES = ("pos", "entity", "kind")
 WITHOUT_LAST = "without_last_4"
 WHOLE, CUT = "whole", "cut"

@@ -19,12 +19,11 @@ from selmem.errors import InputError
 from selmem.json_files import read_object
 from selmem.licences import licence_of
 from selmem.statistics import MIN_DOCUMENTS_INTERVAL
-from selmem.tables import read_table
+from selmem.tables import RULES, read_table
 
 # names of the project's other repositories
 DATASET, METRIC, SPACE = "omissions", "omission_rate", "reconstruction"
 CURVE_ROWS = 12  # at most, of all evaluations
-RULES = ("count", "aligned", "forced")
 # tags of the scheme "all" in the table `omission`, and how the card calls them
 WORDS = {"whole": "all words", "without_last_4": "words without a token among the last four"}
 # what the probe, or another reader, was given in the table of controls

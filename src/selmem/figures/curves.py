@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from selmem.analysis.curves import POSITION_BINS
 from selmem.figures.style import GREY, LINES, MARKERS, canvas, curve, length_axis, percent, pick
-from selmem.tables import length_name
+from selmem.tables import RULES, length_name
 
 _RETENTION: Mapping[str, str] = {
     "words_recovered": "words recovered (1 - omission, count)",
@@ -70,7 +70,7 @@ def common_words(table: pd.DataFrame, *, title: str) -> Figure:
     """
     table = table.sort_values("length")
     with canvas(height=3.4, title=title) as (figure, (axes,)):
-        for i, rule in enumerate(("count", "aligned", "forced")):
+        for i, rule in enumerate(RULES):
             name = f"omission_{rule}"
             back = pd.DataFrame(
                 {

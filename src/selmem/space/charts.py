@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selmem.space.html_text import EN_DASH, attribute, text_html
+from selmem.space.html_text import EN_DASH, attribute, share_text, text_html
 
 WIDTH, HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 44
@@ -79,17 +79,13 @@ def _bar_row(bar: Bar, *, has_beside: bool) -> str:
         drawn += f'<span class="sm-beside" style="left:{_percent(bar.beside)}"></span>'
     more = ""
     if has_beside:
-        more = f'<td class="sm-number">{_share(bar.beside)}</td>'
+        more = f'<td class="sm-number">{share_text(bar.beside)}</td>'
     return (
         f'<tr><th scope="row">{text_html(bar.label)}</th>'
         f'<td class="sm-track" aria-hidden="true"><div>{drawn}</div></td>'
         f'<td class="sm-number">{bar.value:.0%}{interval}</td>'
         f'<td class="sm-number">{text_html(bar.count)}</td>{more}</tr>'
     )
-
-
-def _share(value: float | None) -> str:
-    return EN_DASH if value is None else f"{value:.0%}"
 
 
 def _percent(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Text of users made safe and visible in HTML."""
+"""Text of users made safe and visible in HTML, and shares as the page writes them."""
 
 import unicodedata
 from html import escape
@@ -50,3 +50,12 @@ def _sign(character: str) -> str:
         chr(0x2400 + code) if code < 0x20 else chr(0x2421) if code == 0x7F else f"U+{code:04X}"
     )
     return f'<span class="sm-control">{picture}</span>'
+
+
+def share_text(value: float | None) -> str:
+    """Return a fraction in percent, or a dash where there is none.
+
+    >>> share_text(0.456), share_text(None)
+    ('46%', '–')
+    """
+    return EN_DASH if value is None else f"{value:.0%}"

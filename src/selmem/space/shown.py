@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from selmem.space.charts import Bar, Series, bar_table, caption_html, curve_chart
 from selmem.space.groups import SCHEMES, Group, group_words, summary_sentences
-from selmem.space.html_text import EN_DASH, text_html
+from selmem.space.html_text import EN_DASH, share_text, text_html
 from selmem.space.marked_text import marked_reconstruction, marked_text, null_guesses
 from selmem.space.published import Published, study_rates
 from selmem.space.records import Reading, WordRecord
@@ -131,7 +131,7 @@ def _lengths(reading: Reading) -> str:
     )
     rows = "".join(
         f"<tr><th scope='row'>{point.tokens}</th><td>{point.n_words}</td>"
-        f"<td>{_share(point.retained)}</td><td>{_share(point.recovered_fraction)}</td></tr>"
+        f"<td>{share_text(point.retained)}</td><td>{share_text(point.recovered_fraction)}</td></tr>"
         for point in reading.lengths
     )
     return (
@@ -140,10 +140,6 @@ def _lengths(reading: Reading) -> str:
         "<th scope='col'>words written back</th><th scope='col'>bits recovered</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></details>"
     )
-
-
-def _share(value: float | None) -> str:
-    return EN_DASH if value is None else f"{value:.0%}"
 
 
 def _word_table(reading: Reading) -> str:
