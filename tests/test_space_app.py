@@ -316,7 +316,7 @@ def test_the_staged_space_starts_with_nothing_but_its_requirements(tmp_path):
     staged = stage("space", APP, "selmem/reconstruction", ROOT / "hub_cards", tmp_path / "out")
     lines = (APP / "requirements.txt").read_text().splitlines()
     required = needed(line.split("==")[0] for line in lines)
-    extra = {"datasets", "evaluate", "statsmodels", "matplotlib", "accelerate", "plotly", "jinja2"}
+    extra = {"datasets", "evaluate", "statsmodels", "matplotlib", "accelerate", "jinja2"}
     blocked = {name for name in extra if name not in required}
     assert {"datasets", "evaluate", "statsmodels"} <= blocked
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}

@@ -1,4 +1,4 @@
-"""The source paper's claims, and the form that evidence for one of them has."""
+"""What counts as evidence for a claim, an effect with its interval, and the claims themselves."""
 
 import json
 from collections.abc import Callable, Mapping
