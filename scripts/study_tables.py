@@ -3,10 +3,10 @@
     python scripts/study_tables.py WORK
 
 WORK is the working folder of study.py. Read are the records of every training (config.json,
-training.json, learning_curve.jsonl) and what its stages `report` and `report-causal` made:
-WORK/reports/NAME/tables of every size and other reader, WORK/tables,
-WORK/comparisons and WORK/causal/effects/effects.parquet. What is not there is named
-and left out. Written are
+training.json, learning_curve.jsonl; the weights, where they are there, for their SHA-256) and what
+its stages `report` and `report-causal` made: WORK/reports/NAME/tables of every size and other
+reader, WORK/tables, WORK/comparisons and WORK/causal/effects/effects.parquet. What is not there is
+named and left out. Written are
 
     hub_cards/tables/mamba-own-SIZE-probe    as by card_tables.py, thinned
     scripts/results/study/models/MODEL       what the cards are made of, but for the weights
