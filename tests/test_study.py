@@ -222,6 +222,15 @@ def test_runs_are_shared_out_to_the_cards(tmp_path):
     assert sorted((tmp_path / "cards.txt").read_text()) == ["0", "1", "2", "2"]
 
 
+def test_cards_are_the_first_of_those_that_are_visible(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,2")
+    assert study.devices(2) == ["5", "7"]
+    with pytest.raises(SystemExit, match=r"--cards 4, but CUDA_VISIBLE_DEVICES=5,7,2 names 3"):
+        study.devices(4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert study.devices(2) == ["0", "1"]
+
+
 def test_a_failure_stops_what_rests_on_it_and_nothing_else(tmp_path):
     args = arguments(tmp_path, ["probes"], flags=["fail"])
     runs = study.chosen(args)
