@@ -15,12 +15,11 @@ Time: a minute or two for the readers, less for the sizes.
 
 import argparse
 from collections.abc import Iterable, Sequence
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-from study_runs import CONTROLLED, DEDICATED, PROBE_RATES, SEEDED
+from study_runs import CONTROLLED, DEDICATED, PROBE_RATES, SEEDS
 
 from selmem.analysis import load_measurement
 from selmem.analysis.contrasts import model_contrast_table
@@ -30,9 +29,9 @@ from selmem.resampling import Resampling
 from selmem.tables import write_table
 
 PAIRS = (
-    *((size, f"{size}-seed{seed}") for size, seed in product(SEEDED, (1, 2))),
+    *((size, name) for name, (size, _) in SEEDS.items()),
     (CONTROLLED, f"{CONTROLLED}-deep"),
-    *((CONTROLLED, f"{CONTROLLED}-only{length}") for length in DEDICATED),
+    *((CONTROLLED, name) for name in DEDICATED),
 )
 
 

@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from study_contrasts import PAIRS
-from study_runs import CAUSAL, CAUSAL_SEEDS, CONTROLLED, DEDICATED, PROBE_RATES, SEEDED, Run
+from study_runs import (
+    CAUSAL_SEEDS,
+    CONTROLLED,
+    DEDICATED,
+    FROM_SCRATCH,
+    PROBE_RATES,
+    SEEDS,
+    Run,
+)
 
 LENGTHS, CONTROL_LENGTHS = (4, 8, 16, 32, 64, 128, 256), (16, 64, 256)
 CONTROLS = {"lengths": CONTROL_LENGTHS, "controls": True, "training_corpus": "corpus"}
 PAIRED = ("aave", "sae")
 MAX_PAIRS, PREFIX = 2000, 16
 CARD = "mamba-own-{}-probe"  # name of a card's tables
-RERUNS = (f"{CAUSAL}-repeat", f"{CAUSAL}-again")  # from scratch
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def models(name: str) -> tuple[str, str, str]:
     >>> models("4m-deep"), models("4m-neox")[0], models("1m-again")[0]
     (('encoders/4m', 'probes/4m-deep', 'nulls/4m-deep'), 'encoders/4m-neox', 'encoders/1m-again')
     """
-    own = name.endswith(("-again", "-repeat", "-neox"))
+    own = name in FROM_SCRATCH or name.endswith("-neox")
     return f"encoders/{name if own else name.partition('-')[0]}", f"probes/{name}", f"nulls/{name}"
 
 
@@ -110,14 +117,12 @@ def controls(size: str, text: Text) -> Run:
 
 def variants() -> list[str]:
     """Return the names of other readers: seeds, further runs, depth, one length, GPT-NeoX."""
-    seeds = [f"{size}-seed{n}" for size, n in product(SEEDED, (1, 2))]
-    dedicated = [f"{CONTROLLED}-only{length}" for length in DEDICATED]
-    return [f"{CONTROLLED}-neox", f"{CONTROLLED}-deep", *dedicated, *seeds, *RERUNS]
+    return [f"{CONTROLLED}-neox", f"{CONTROLLED}-deep", *DEDICATED, *SEEDS, *FROM_SCRATCH]
 
 
 def variant(name: str, text: Text) -> Run:
     """Return the measurement of another reader."""
-    lengths = [n for n in CONTROL_LENGTHS if "only" not in name or name.endswith(f"only{n}")]
+    lengths = [DEDICATED[name]] if name in DEDICATED else CONTROL_LENGTHS
     given = {"lengths": lengths, "max_chunks": text.max_chunks}
     given |= text.known(neox=name.endswith("-neox"))
     return measurement(f"measured/{name}", *models(name), text.others, **given)
@@ -171,10 +176,7 @@ def one_report(name: str, folders: Iterable[str]) -> Run:
 def comparisons() -> list[Run]:
     """Return the comparisons of the sizes, and of other readers with the plain probe."""
     readers = sorted({name for pair in PAIRS for name in pair})
-    return [
-        compared("sizes", PROBE_RATES),
-        compared("readers", readers),
-    ]
+    return [compared("sizes", PROBE_RATES), compared("readers", readers)]
 
 
 def compared(what: str, names: Iterable[str]) -> Run:

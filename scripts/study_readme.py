@@ -5,7 +5,8 @@ study_findings.md.jinja. The templates hold no number of a result; they ask for 
 of `context`. readme_tables.py writes what is made here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,10 @@ def context(committed: Committed) -> dict[str, Any]:
         cell = {"source": POOLED, "condition": condition, **where}
         return value("controls", "recovered_fraction", ".1f", 100, **cell) + " %"
 
-    def exchanged(size: str, length: int) -> list[str]:
+    def exchanged(rank: int, size: str, length: int) -> str:
         table = committed.family("controls").set_index(["size", "length"]).loc[(size, length)]
         costs = table[table["condition"].str.startswith("other_layer")]["bits_more_than_probe"]
-        return [format(cost, ".2f") for cost in costs.nlargest(2)]
+        return format(costs.nlargest(rank).iloc[-1], ".2f")
 
     def reader(name: str, length: int) -> str:
         cell = {"source": POOLED, "outcome": "recovered_fraction"}
@@ -117,6 +118,13 @@ def context(committed: Committed) -> dict[str, Any]:
     def gain(kind: str, size: str, length: int) -> str:
         cell = {"kind": kind, "size": size, "length": length}
         return value("convergence", "gain", ".1f", 100, **cell) + " %"
+
+    sizes = list(committed.folders())
+
+    def each(
+        find: Callable[..., str], *args: Any, among: Sequence[str] = sizes, **named: Any
+    ) -> str:
+        return ", ".join(f"{find(*args, size=size, **named)} ({size})" for size in among)
 
     drawn = {path.stem for path in committed.figures.glob("*.png")}
     tables = {
@@ -138,11 +146,12 @@ def context(committed: Committed) -> dict[str, Any]:
         "exchanged": exchanged,
         "reader": reader,
         "gain": gain,
-        "agreement": lambda name: agreement(committed, name),
-        "weak_null": lambda size, length: weak_null(committed, size, length),
-        "same_weights": lambda run, first: same_weights(committed, run, first),
+        "agreement": partial(agreement, committed),
+        "weak_null": partial(weak_null, committed),
+        "same_weights": partial(same_weights, committed),
+        "each": each,
         "has": committed.has,
-        "sizes": list(committed.folders()),
+        "sizes": sizes,
         "larger": larger(committed),
         "planned": len(PROBE_RATES),
         "memories": memories(committed) if committed.has("trainings") else pd.DataFrame(),

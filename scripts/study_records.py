@@ -1,6 +1,5 @@
 """What the study's trainings recorded, as tables; see study_tables.py."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from study_runs import CAUSAL, PROBE_RATES
 from transformers import MambaConfig
 
 from selmem.encoder import MambaEncoder
+from selmem.hub.checksums import file_sha256
 from selmem.probe import MambaProbe, MambaProbeConfig
 
 KINDS = {"encoders": "encoder", "probes": "probe", "nulls": "null probe"}
@@ -73,7 +73,7 @@ def _read(folder: Path, work: Path) -> Training:
         kind, size, variant = CAUSAL_KINDS[size], CAUSAL, f"causal {variant}"
     path, curve = folder.relative_to(work).as_posix(), [json.loads(x) for x in lines if x.strip()]
     file = folder / "model.safetensors"
-    weights = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    weights = file_sha256(file) if file.is_file() else ""
     return Training(path, kind, size, variant, config, record, curve, weights)
 
 

@@ -11,12 +11,15 @@ from speed import Shape, read_bench, tokens_per_second
 
 CONFIGS = Path(__file__).resolve().parent / "configs" / "study"
 PROBE_RATES = {"1m": 0.003, "4m": 0.002, "15m": 0.002, "45m": 0.001}  # peak learning rates
-SEEDED, CONTROLLED = ("1m", "4m"), "4m"
+CONTROLLED = "4m"
 CAUSAL, CAUSAL_SEEDS, CAUSAL_STEPS = "1m", (0, 1, 2), 5_000
 NAME = "selmem/mamba-own-{}"  # what readers record as their encoder
 # of a card that runs alone: how much of it a training of this size can use
 SHARES = {"1m": 1 / 6, "4m": 0.2, "15m": 0.5, "45m": 1.0}
-DEDICATED = (64, 256)  # tokens
+# names of runs: what is different in them
+SEEDS = {f"{size}-seed{seed}": (size, seed) for size, seed in product(("1m", "4m"), (1, 2))}
+DEDICATED = {f"{CONTROLLED}-only{length}": length for length in (64, 256)}  # tokens
+FROM_SCRATCH: dict[str, dict[str, Any]] = {f"{CAUSAL}-repeat": {}, f"{CAUSAL}-again": {"seed": 1}}
 EXTRA_LAYERS = 4
 
 
@@ -136,7 +139,7 @@ def probes() -> list[Run]:
 
 def seeds() -> list[Run]:
     """Return readers of the same encoders with other seeds."""
-    return [r for s, n in product(SEEDED, (1, 2)) for r in both(s, f"{s}-seed{n}", seed=n)]
+    return [run for name, (size, seed) in SEEDS.items() for run in both(size, name, seed=seed)]
 
 
 def lengths() -> list[Run]:
@@ -145,10 +148,10 @@ def lengths() -> list[Run]:
     shares = dict(zip(mixed["lengths"], mixed["length_weights"], strict=True))
     return [
         run
-        for length in DEDICATED
+        for name, length in DEDICATED.items()
         for run in both(
             CONTROLLED,
-            f"{CONTROLLED}-only{length}",
+            name,
             lengths=[length],
             length_weights=[1.0],
             max_steps=round(mixed["max_steps"] * shares[length] / sum(shares.values())),
@@ -189,7 +192,7 @@ def readers_of_steps(name: str, factor: float) -> list[Run]:
 def again() -> list[Run]:
     """Return the smallest size twice more from scratch: with the same seed, and with another."""
     runs = []
-    for name, settings in ((f"{CAUSAL}-repeat", {}), (f"{CAUSAL}-again", {"seed": 1})):
+    for name, settings in FROM_SCRATCH.items():
         read = f"encoders/{name}"
         runs.append(encoder(CAUSAL, read, **settings))
         runs += both(CAUSAL, name, encoder=read, **settings)

@@ -36,7 +36,7 @@ from study_records import (
     read_trainings,
     training_table,
 )
-from study_runs import NAME, PROBE_RATES
+from study_runs import CAUSAL, FROM_SCRATCH, NAME, PROBE_RATES, SEEDS
 
 from selmem.analysis.measurements import POOLED
 from selmem.tables import WHOLE_TEXT, read_metadata, read_table, write_table, write_text
@@ -49,9 +49,8 @@ DIGITS = 4
 NAMES = {"encoder": "", "probe": "-probe", "null probe": "-null-probe"}
 # a run of the family measured again, and the run whose intervals it should fall into
 RERUNS = {
-    "1m-repeat": "1m",
-    "1m-again": "1m",
-    **{f"{s}-seed{n}": s for s in ("1m", "4m") for n in (1, 2)},
+    **dict.fromkeys(FROM_SCRATCH, CAUSAL),
+    **{name: size for name, (size, _) in SEEDS.items()},
 }
 CELL = ["source", "length", "scheme", "tag", "rule"]
 ENDS = {
@@ -97,16 +96,19 @@ def card_tables(size: str, tables: Path, hub_cards: Path) -> None:
         write(thinned(path.stem, table).assign(**names), out, {"runs": metadata["runs"]})
 
 
+def table_at(path: Path) -> pd.DataFrame:
+    """Return a table; no rows where there is none."""
+    return read_table(path).to_pandas() if path.is_file() else pd.DataFrame()
+
+
 def report_table(report: Path, name: str) -> pd.DataFrame:
     """Return a table of a report; no rows where it has none."""
-    path = report / "tables" / f"{name}.parquet"
-    return read_table(path).to_pandas() if path.is_file() else pd.DataFrame()
+    return table_at(report / "tables" / f"{name}.parquet")
 
 
 def comparison(work: Path, what: str) -> pd.DataFrame:
     """Return what study_contrasts.py wrote; no rows where it did not run."""
-    path = work / "comparisons" / what / "table.parquet"
-    return read_table(path).to_pandas() if path.is_file() else pd.DataFrame()
+    return table_at(work / "comparisons" / what / "table.parquet")
 
 
 def per_size(reports: Path, name: str) -> pd.DataFrame:
@@ -202,7 +204,6 @@ def collect(work: Path, root: Path) -> None:
     trainings = read_trainings(work)
     shutil.rmtree(out, ignore_errors=True)
     write_models(trainings, out / "models")
-    effects = work / "causal/effects/effects.parquet"
     tables = {
         "trainings": training_table(trainings),
         "learning_curves": curve_table(trainings),
@@ -210,7 +211,7 @@ def collect(work: Path, root: Path) -> None:
         "variants": variant_table(reports),
         "reruns": rerun_table(reports),
         "contrasts": comparison(work, "readers"),
-        "causal": read_table(effects).to_pandas() if effects.is_file() else pd.DataFrame(),
+        "causal": table_at(work / "causal/effects/effects.parquet"),
         **{name: per_size(reports, name) for name in PER_SIZE},
     }
     for name, table in tables.items():

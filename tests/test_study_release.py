@@ -203,14 +203,14 @@ def test_every_encoder_stands_beside_what_its_two_readers_find():
 
 
 @pytest.mark.parametrize(
-    ("weights", "same"), [("abc", True), ("abd", False), ("ab ", False)], ids=str
+    ("ours", "theirs", "same"),
+    [("abc", "abc", True), ("abd", "abc", False), (["a", "b", ""], ["a", "b", ""], False)],
 )
-def test_two_runs_gave_the_same_weights_where_all_three_models_did(weights, same):
+def test_two_runs_gave_the_same_weights_where_all_three_models_did(ours, theirs, same):
     kinds = ("encoder", "probe", "null probe")
-    rows = [("a", *pair) for pair in zip(kinds, "abc", strict=True)]
-    rows += [("b", *pair) for pair in zip(kinds, weights.replace(" ", "?"), strict=True)]
-    table = pd.DataFrame(rows, columns=["name", "kind", "weights_sha256"])
-    table["weights_sha256"] = table["weights_sha256"].replace("?", "")
-    committed = SimpleNamespace(table=lambda _: table.assign(training="x/" + table["name"]))
-    assert study_readme.same_weights(committed, "b", "a") is same
-    assert not study_readme.same_weights(committed, "c", "a")
+    rows = [("x/1", *pair) for pair in zip(kinds, theirs, strict=True)]
+    rows += [("x/2", *pair) for pair in zip(kinds, ours, strict=True)]
+    table = pd.DataFrame(rows, columns=["training", "kind", "weights_sha256"])
+    committed = SimpleNamespace(table=lambda _: table)
+    assert study_readme_tables.same_weights(committed, "2", "1") is same
+    assert not study_readme_tables.same_weights(committed, "3", "1")
