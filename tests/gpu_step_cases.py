@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from selmem.encoder import read_state
-from selmem.probe import MambaProbe, MambaState, gpu_step
-from selmem.probe.graph_decoding import GraphDecoder
+from selmem.probe import MambaProbe, MambaState, gpu_product, gpu_step
+from selmem.probe.graph_decoding import CudaRecorder, GraphDecoder
 from selmem.probe.triton_runtime import INTERPRETED
 from small_models import small_encoder, token_ids
 from triton_runs import DEVICE, poison, to_the_nearest  # noqa: F401, every case runs with them
 
+TILES = gpu_step.TILES
 STEPS = 2 if INTERPRETED else 8
 SHAPES = (
     (1, {"hidden_size": 40, "state_size": 16, "time_step_rank": 20}),
@@ -83,6 +84,48 @@ def test_every_tile_is_right(most, monkeypatch):
     assert max(errors(gpu_steps(backbone, state), plain)) < 0.02
 
 
+def in_branches(patch, branches, most=256):
+    """Split rows into so many branches, whatever their number."""
+    patch.setattr(gpu_step, "TILES", {1000: TILES[most]._replace(branches=branches)})
+
+
+@pytest.mark.parametrize(("rows", "branches"), [(1, 2), (5, 2), (7, 3)])
+def test_branches_change_nothing(rows, branches, monkeypatch):
+    backbone, state = backbone_and_state(rows, hidden_size=40)
+    in_branches(monkeypatch, 1)
+    expected = gpu_steps(backbone, state)
+    in_branches(monkeypatch, branches)
+    for ours, theirs in zip(gpu_steps(backbone, state), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_branches_with_products_of_the_library_are_right(monkeypatch):
+    backbone, state = backbone_and_state(5)
+    plain = steps_of(backbone.step, state.clone())
+    in_branches(monkeypatch, 2, most=512)
+    assert max(errors(gpu_steps(backbone, state), plain)) < 0.02
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="launches nothing early")
+def test_only_the_first_kernel_of_a_branch_waits_for_all_before(monkeypatch):
+    early = []
+
+    def options(_warps, *, early: bool, log=early):
+        log.append(early)
+        return {"EARLY": False}
+
+    for module in (gpu_step, gpu_product):
+        monkeypatch.setattr(module, "launch_options", options)
+    monkeypatch.setattr(gpu_step, "may_start_early", lambda _device: True)
+    in_branches(monkeypatch, 2)
+    backbone, state = backbone_and_state(3, hidden_size=40)
+    step = gpu_step.GpuStep(backbone, backbone.step_weights())
+    step(torch.ones(3, dtype=torch.int64), MambaState(state.conv.mT.contiguous().mT, state.ssm))
+    kernels = 6
+    first, second = [False] + [True] * kernels, [True] * kernels
+    assert early == [*first, *first, *second, *second]
+
+
 @pytest.mark.skipif(not INTERPRETED, reason="not every GPU has own products")
 @pytest.mark.parametrize(
     ("rows", "most", "own"),
@@ -93,6 +136,21 @@ def test_large_products_are_left_to_the_library(rows, most, own, monkeypatch):
     backbone, _ = backbone_and_state(1, hidden_size=40)
     tiles = gpu_step.GpuStep(backbone, backbone.step_weights())._tiles(rows)
     assert (tiles.enter is not None, tiles.leave is not None) == (own, own)
+
+
+def test_the_decoder_writes_the_same_in_branches(monkeypatch):
+    monkeypatch.setenv("SELMEM_SCAN", "triton")
+    encoder = small_encoder(eos_token_id=0, num_hidden_layers=1, hidden_size=40).to(DEVICE)
+    probe = MambaProbe.from_encoder(encoder).to(DEVICE).bfloat16().eval()
+    head = torch.randn(probe.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+    probe.lm_head.weight = torch.nn.Parameter(head.to(probe.lm_head.weight))
+    state = read_state(encoder, token_ids(3, 7).to(DEVICE))
+    record = (lambda work: work) if INTERPRETED else CudaRecorder(probe.device)
+    written = []
+    for branches in (1, 2):
+        in_branches(monkeypatch, branches)
+        written.append(GraphDecoder(probe, record).decode(state, 6))
+    assert torch.equal(*written)
 
 
 @pytest.mark.parametrize("autocast", [False, True])

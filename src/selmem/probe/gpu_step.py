@@ -11,17 +11,19 @@ Between and after them come four kernels:
 Values are rounded where `MambaBackbone.step` rounds them. There are no atomics.
 
 Each of these may start while the one before it ends, and loads what that one does not write.
+Rows may be split into branches, which go through the layers side by side.
 
 Dims: B rows, H hidden size, D inner channels, N state size, W convolution width, R rank of dt.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from .gpu_branches import Branches
 from .gpu_product import MOST_MULTIPLICATIONS, Product, fits, product
 from .gpu_step_kernels import convolve_kernel, norm_kernel, recur_kernel, select_kernel
 from .mamba_backbone import MambaBackbone, MambaBlock, MambaMixer, StepWeights
@@ -45,6 +47,7 @@ class Tiles(NamedTuple):
     """How the kernels of a layer are cut up; rows of the first two are at least 16.
 
     Without cuts of their own, `enter` (in_proj) and `leave` (out_proj) are the library's products.
+    The rows are those of all `branches`.
     """
 
     convolve: Tile
@@ -52,6 +55,7 @@ class Tiles(NamedTuple):
     recur: Tile
     enter: Product | None = None
     leave: Product | None = None
+    branches: int = 1
 
 
 ENTER = Product(rows=64, columns=64, factors=128, parts=1, warps=4, stages=3)
@@ -112,6 +116,7 @@ class GpuStep:
         wide = backbone.config.residual_in_fp32
         self._stream_dtype = torch.float32 if wide else self._embeddings.dtype
         self._work: dict[int, _Work] = {}
+        self._branches = Branches(device)
 
     def __call__(self, token_ids: Tensor, state: MambaState) -> Tensor:
         """Read one token per row and advance `state` in place.
@@ -127,23 +132,37 @@ class GpuStep:
         tiles = self._tiles(n_rows)
         if n_rows not in self._work:
             self._work[n_rows] = self._workspace(n_rows, tiles)
-        work = self._work[n_rows]
+        work, most = self._work[n_rows], cdiv(n_rows, tiles.branches)
         with torch.cuda.device_of(token_ids):  # type: ignore[no-untyped-call]
-            self._norms[0](self._embeddings, work, token_ids)
-            parts = zip(self._layers, self._norms[1:], state.conv, state.ssm, strict=True)
-            for layer, norm, window, ssm in parts:
-                self._project(work.normed, layer.mixer.in_proj, work.entered, tiles.enter)
-                layer.convolve(work, window.mT, tiles.convolve)
-                layer.select(work, tiles.select)
-                layer.recur(work, ssm, tiles.recur)
-                self._project(work.y, layer.mixer.out_proj, work.mixed, tiles.leave)
-                norm(work.mixed, work)
+            self._branches.run(
+                [
+                    self._branch(slice(first, first + most), token_ids, state, work, tiles)
+                    for first in range(0, n_rows, most)
+                ]
+            )
         return work.normed
+
+    def _branch(
+        self, rows: slice, token_ids: Tensor, state: MambaState, work: "_Work", tiles: Tiles
+    ) -> Iterator[None]:
+        """Do the same for some of the rows; yields after each layer."""
+        work = _Work(*(part[rows] for part in work))
+        self._norms[0](self._embeddings, work, token_ids[rows])
+        parts = zip(self._layers, self._norms[1:], state.conv, state.ssm, strict=True)
+        for layer, norm, window, ssm in parts:
+            self._project(work.normed, layer.mixer.in_proj, work.entered, tiles.enter)
+            layer.convolve(work, window[rows].mT, tiles.convolve)
+            layer.select(work, tiles.select)
+            layer.recur(work, ssm[rows], tiles.recur)
+            self._project(work.y, layer.mixer.out_proj, work.mixed, tiles.leave)
+            norm(work.mixed, work)
+            yield
 
     def _tiles(self, n_rows: int) -> Tiles:
         """Return how the kernels of a layer are cut up for so many rows."""
         tiles = next(tiles for most, tiles in TILES.items() if n_rows <= most)
-        entered = n_rows * self._layers[0].mixer.in_proj.weight.numel()
+        most = cdiv(n_rows, tiles.branches)
+        entered = most * self._layers[0].mixer.in_proj.weight.numel()
         if self._own_products and entered <= MOST_MULTIPLICATIONS:
             return tiles
         return tiles._replace(enter=None, leave=None)
@@ -221,7 +240,7 @@ class _Norm:
         """Add `source` to the stream, or begin it with embeddings, and norm it."""
         n_rows, hidden = work.normed.shape
         block = power_of_2(hidden)
-        # the first kernel of a step starts when all before it is done
+        # the first kernel of a branch starts when all before it is done
         early = self._early and token_ids is None
         parts = source.shape[1] if source.dim() == 3 else 0
         norm_kernel[(n_rows,)](
