@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from selmem.probe.gpu_product import Product, fits, product
-from selmem.probe.gpu_step import ENTER, LEAVE
+from selmem.probe.gpu_tiles import ENTER, LEAVE
 from triton_runs import DEVICE, poison, to_the_nearest  # noqa: F401, every case runs with them
 
 SHAPES = ((1, 40, 24), (5, 768, 72), (65, 200, 136), (130, 264, 64))

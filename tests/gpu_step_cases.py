@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from selmem.encoder import read_state
-from selmem.probe import MambaProbe, MambaState, gpu_product, gpu_step
+from selmem.probe import MambaProbe, MambaState, gpu_product, gpu_step, gpu_tiles
 from selmem.probe.graph_decoding import CudaRecorder, GraphDecoder
 from selmem.probe.triton_runtime import INTERPRETED
 from small_models import small_encoder, token_ids
 from triton_runs import DEVICE, poison, to_the_nearest  # noqa: F401, every case runs with them
 
-TILES = gpu_step.TILES
+OWN = {f"own {most}": tiles for most, tiles in gpu_tiles.TILES.items()}
+LIBRARY = {f"library {most}": tiles for most, tiles in gpu_tiles.LIBRARY_TILES.items()}
 STEPS = 2 if INTERPRETED else 8
 SHAPES = (
     (1, {"hidden_size": 40, "state_size": 16, "time_step_rank": 20}),
@@ -76,17 +77,18 @@ def test_early_starts_change_nothing(monkeypatch):
         assert torch.equal(ours, expected)
 
 
-@pytest.mark.parametrize("most", list(gpu_step.TILES))
-def test_every_tile_is_right(most, monkeypatch):
-    backbone, state = backbone_and_state(5)
+@pytest.mark.parametrize("tiles", {**OWN, **LIBRARY}.values(), ids=[*OWN, *LIBRARY])
+def test_every_tile_is_right(tiles, monkeypatch):
+    backbone, state = backbone_and_state(5, hidden_size=40)
     plain = steps_of(backbone.step, state.clone())
-    monkeypatch.setattr(gpu_step, "TILES", {1000: gpu_step.TILES[most]})
+    monkeypatch.setattr(gpu_tiles, "TILES", {1000: tiles})
+    monkeypatch.setattr(gpu_tiles, "LIBRARY_TILES", {1000: tiles._replace(enter=None, leave=None)})
     assert max(errors(gpu_steps(backbone, state), plain)) < 0.02
 
 
-def in_branches(patch, branches, most=256):
+def in_branches(patch, branches):
     """Split rows into so many branches, whatever their number."""
-    patch.setattr(gpu_step, "TILES", {1000: TILES[most]._replace(branches=branches)})
+    patch.setattr(gpu_tiles, "TILES", {1000: gpu_tiles.MANY._replace(branches=branches)})
 
 
 @pytest.mark.parametrize(("rows", "branches"), [(1, 2), (5, 2), (7, 3)])
@@ -97,13 +99,6 @@ def test_branches_change_nothing(rows, branches, monkeypatch):
     in_branches(monkeypatch, branches)
     for ours, theirs in zip(gpu_steps(backbone, state), expected, strict=True):
         assert torch.equal(ours, theirs)
-
-
-def test_branches_with_products_of_the_library_are_right(monkeypatch):
-    backbone, state = backbone_and_state(5)
-    plain = steps_of(backbone.step, state.clone())
-    in_branches(monkeypatch, 2, most=512)
-    assert max(errors(gpu_steps(backbone, state), plain)) < 0.02
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="launches nothing early")
@@ -129,12 +124,26 @@ def test_only_the_first_kernel_of_a_branch_waits_for_all_before(monkeypatch):
 @pytest.mark.skipif(not INTERPRETED, reason="not every GPU has own products")
 @pytest.mark.parametrize(
     ("rows", "most", "own"),
-    [(5, 5 * 40 * 160, True), (5, 5 * 40 * 160 - 1, False), (600, 1e9, False)],
+    [(5, 1, True), (5, 0.99, False), (70, 1, True), (70, 0.99, False), (600, 9, False)],
 )
 def test_large_products_are_left_to_the_library(rows, most, own, monkeypatch):
-    monkeypatch.setattr(gpu_step, "MOST_MULTIPLICATIONS", most)
+    limit = "MOST_MULTIPLICATIONS" if rows <= 64 else "MOST_IN_BRANCHES"
+    monkeypatch.setattr(gpu_tiles, limit, most * rows * 40 * 160)
     backbone, _ = backbone_and_state(1, hidden_size=40)
     tiles = gpu_step.GpuStep(backbone, backbone.step_weights())._tiles(rows)
+    assert (tiles.enter is not None, tiles.leave is not None) == (own, own)
+    assert (tiles.branches > 1) == (own and rows > 64)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="not every GPU has own products")
+@pytest.mark.parametrize(
+    ("rows", "branches", "own"),
+    [(64, 1, True), (128, 2, True), (256, 4, True), (512, 4, True), (1024, 1, False)],
+)
+def test_rows_of_768_channels_are_split_as_measured(rows, branches, own):
+    backbone, _ = backbone_and_state(1, hidden_size=768)
+    tiles = gpu_step.GpuStep(backbone, backbone.step_weights())._tiles(rows)
+    assert tiles.branches == branches
     assert (tiles.enter is not None, tiles.leave is not None) == (own, own)
 
 

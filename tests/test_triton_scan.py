@@ -148,7 +148,7 @@ def step_norm():
 
 def step_product():
     from selmem.probe.gpu_product_kernels import product_kernel as kernel
-    from selmem.probe.gpu_step import LEAVE
+    from selmem.probe.gpu_tiles import LEAVE
 
     types = {"values": f"tensordesc<bf16[{LEAVE.rows}, {LEAVE.factors}]>", "out": "*fp32"}
     types |= {"weight": f"tensordesc<bf16[{LEAVE.columns}, {LEAVE.factors}]>", "rows": "i32"}

@@ -1,5 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work on a GPU side by side, on streams of its own; in a CUDA graph, as branches of it."""
+"""Work on a GPU side by side, on streams of its own; in a CUDA graph, as branches of it.
+
+Measured for the rows of a step of `gpu_step.py`, in microseconds for a token of 24 layers with 768
+hidden and 1,536 inner channels, graph replays on an H200 with torch 2.11 and triton 3.6, each with
+the fastest tiles and products that were tried:
+
+| rows | one branch | two | four |
+|---|---|---|---|
+| 64 | 490 | 494 | 552 |
+| 128 | 558 | 534 | 622 |
+| 256 | 790 | 754 | 747 |
+| 512 | 1,320 | 1,277 | 1,223 |
+
+For other numbers of rows, and for other widths, nothing was measured.
+"""
 
 from collections.abc import Iterator, Sequence
 

@@ -3,16 +3,18 @@
 
 They may start while the kernel before them ends, and let the one after them do so. Measured in
 place of both products of `gpu_step.py`, in microseconds for a token of 24 layers with 768 hidden
-and 1,536 inner channels, graph replays on an H200 with torch 2.11 and triton 3.6:
+and 1,536 inner channels, graph replays on an H200 with torch 2.11 and triton 3.6, all rows in one
+branch:
 
 | rows | library | these |
 |---|---|---|
 | 1 | 509 | 388 |
 | 64 | 624 | 497 |
 | 256 | 872 | 792 |
+| 512 | 1,320 | 1,401 |
 | 1,024 | 2,449 | 2,741 |
 
-Between 256 and 1,024 rows, and for other widths, nothing was measured.
+In branches they gain at 512 rows too (`gpu_branches.py`). For other widths nothing was measured.
 """
 
 from typing import NamedTuple
@@ -29,8 +31,10 @@ except ImportError:
     TensorDescriptor = None
 
 
-# of in_proj, at the most that was measured to gain: 256 rows, 768 to 2 * 1,536 channels
+# of in_proj, at the most that was measured to gain, 768 to 2 * 1,536 channels: 256 rows in one
+# branch, 512 in all branches together
 MOST_MULTIPLICATIONS = 256 * 768 * 3072
+MOST_IN_BRANCHES = 512 * 768 * 3072
 
 
 class Product(NamedTuple):

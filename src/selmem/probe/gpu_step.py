@@ -11,7 +11,8 @@ Between and after them come four kernels:
 Values are rounded where `MambaBackbone.step` rounds them. There are no atomics.
 
 Each of these may start while the one before it ends, and loads what that one does not write.
-Rows may be split into branches, which go through the layers side by side.
+With own products, many rows are split into branches (`gpu_branches.py`), which go through the
+layers side by side; `gpu_tiles.py` holds how many, and how the kernels are cut up.
 
 Dims: B rows, H hidden size, D inner channels, N state size, W convolution width, R rank of dt.
 """
@@ -24,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from .gpu_branches import Branches
-from .gpu_product import MOST_MULTIPLICATIONS, Product, fits, product
+from .gpu_product import Product, fits, product
 from .gpu_step_kernels import convolve_kernel, norm_kernel, recur_kernel, select_kernel
+from .gpu_tiles import Tile, Tiles, library_tiles, own_tiles
 from .mamba_backbone import MambaBackbone, MambaBlock, MambaMixer, StepWeights
 from .mamba_state import MambaState
 from .selective_scan import implementation
@@ -33,42 +35,6 @@ from .triton_runtime import INTERPRETED, cdiv, launch_options, may_start_early, 
 
 # whether a kernel may start while the one before it ends
 EARLY = True
-
-
-class Tile(NamedTuple):
-    """How a kernel is cut up: rows and channels of a program, and its warps."""
-
-    rows: int
-    channels: int
-    warps: int
-
-
-class Tiles(NamedTuple):
-    """How the kernels of a layer are cut up; rows of the first two are at least 16.
-
-    Without cuts of their own, `enter` (in_proj) and `leave` (out_proj) are the library's products.
-    The rows are those of all `branches`.
-    """
-
-    convolve: Tile
-    select: Tile
-    recur: Tile
-    enter: Product | None = None
-    leave: Product | None = None
-    branches: int = 1
-
-
-ENTER = Product(rows=64, columns=64, factors=128, parts=1, warps=4, stages=3)
-LEAVE = Product(rows=64, columns=32, factors=128, parts=2, warps=4, stages=4)
-
-# the first whose number of rows is not exceeded
-TILES = {
-    16: Tiles(Tile(16, 64, 4), Tile(16, 64, 4), Tile(1, 32, 2), ENTER, LEAVE),
-    64: Tiles(Tile(16, 128, 8), Tile(16, 128, 4), Tile(1, 64, 4), ENTER, LEAVE),
-    256: Tiles(Tile(16, 256, 8), Tile(16, 256, 8), Tile(1, 64, 2), ENTER, LEAVE),
-    512: Tiles(Tile(16, 128, 4), Tile(16, 256, 8), Tile(2, 64, 4)),
-    2**31: Tiles(Tile(32, 128, 8), Tile(16, 256, 8), Tile(2, 64, 4)),
-}
 
 
 def gpu_step(
@@ -160,12 +126,9 @@ class GpuStep:
 
     def _tiles(self, n_rows: int) -> Tiles:
         """Return how the kernels of a layer are cut up for so many rows."""
-        tiles = next(tiles for most, tiles in TILES.items() if n_rows <= most)
-        most = cdiv(n_rows, tiles.branches)
-        entered = most * self._layers[0].mixer.in_proj.weight.numel()
-        if self._own_products and entered <= MOST_MULTIPLICATIONS:
-            return tiles
-        return tiles._replace(enter=None, leave=None)
+        weights = self._layers[0].mixer.in_proj.weight.numel()
+        own = own_tiles(n_rows, weights) if self._own_products else None
+        return own or library_tiles(n_rows)
 
     def _project(self, values: Tensor, linear: nn.Linear, out: Tensor, cut: Product | None) -> None:
         """Write what `linear` makes of `values` into `out`, or where `out` has parts, these."""
