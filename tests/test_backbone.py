@@ -102,6 +102,25 @@ def test_gradients_match_a_naive_float64_loop(tokens):
     assert_close(ours, gradients(*naive), rtol=1e-8, atol=1e-9)
 
 
+def test_the_gradient_of_a_state_is_put_together_once():
+    encoder = both()[1]
+    state = MambaState.zeros(encoder.config, 2).map(torch.Tensor.requires_grad_)
+    hidden, _ = encoder.backbone(token_ids(2, 3), state)
+    leaves, leading = (state.conv, state.ssm), []
+    seen, coming = set(), [hidden.grad_fn]
+    while coming:
+        node = coming.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        after = [following for following, _ in node.next_functions if following is not None]
+        if any(getattr(one, "variable", None) is leaf for one in after for leaf in leaves):
+            leading.append(node.name())
+        coming += after
+    assert set(leading) == {"UnbindBackward0"}
+    assert len(leading) == 2
+
+
 @pytest.mark.parametrize("tokens", LENGTHS)
 def test_outputs_and_state_match_stock_transformers(tokens):
     stock, encoder = both()

@@ -7,7 +7,7 @@ Dims: B batch, T tokens, H hidden size, D inner channels, N state size, W convol
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -229,8 +229,7 @@ class MambaBackbone(nn.Module):
             raise ValueError("padding and an initial state exclude each other; use one length")
         windows, states = [], []
         residual = None
-        for index, layer in enumerate(self.layers):
-            window, ssm = _layer_state(initial_state, index)
+        for layer, (window, ssm) in zip(self.layers, self._by_layer(initial_state), strict=True):
             hidden, residual, window, ssm = layer(hidden, residual, window, ssm, mask)
             if use_cache:
                 windows.append(window)
@@ -239,6 +238,16 @@ class MambaBackbone(nn.Module):
         if not use_cache:
             return hidden, None
         return hidden, MambaState(torch.stack(windows), torch.stack(states))
+
+    def _by_layer(self, state: MambaState | None) -> Iterable[tuple[Tensor | None, Tensor | None]]:
+        """Return window and recurrent state of each layer, None where there is no state.
+
+        The gradients of all layers become one tensor at once; with an index for each layer, every
+        one of them would be a tensor of all layers.
+        """
+        if state is None:
+            return [(None, None)] * len(self.layers)
+        return zip(state.conv.unbind(), state.ssm.unbind(), strict=True)
 
     def step(
         self,
@@ -292,10 +301,6 @@ def init_mixer(mixer: MambaMixer, config: Any) -> None:
         init.zeros_(out)
     elif config.rescale_prenorm_residual and not getattr(out, "_is_hf_initialized", False):
         out /= math.sqrt(config.num_hidden_layers)
-
-
-def _layer_state(state: MambaState | None, layer: int) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if state is None else (state.conv[layer], state.ssm[layer])
 
 
 def left_padding_mask(attention_mask: Tensor | None) -> Tensor | None:
