@@ -79,6 +79,31 @@ def test_ended_rows_leave_the_batch():
     assert sizes[-1] < 48
 
 
+def test_rows_that_end_after_the_look_have_ended_when_rows_move():
+    probe = writer()[1]
+    decoder = GraphDecoder(probe, Recordings())
+    buffers = decoder._load(MambaState.zeros(probe.config, 5))
+    buffers.ended[:2] = True
+    buffers.look()
+    buffers.ended[3] = True
+    going = buffers.going(5)
+    assert going.tolist() == [2, 3, 4]
+    buffers.move(going, 4)
+    assert buffers.ended.tolist() == [False, True, False] + [True] * (buffers.most - 3)
+
+
+def test_the_host_looks_before_the_last_step_of_a_round():
+    encoder, probe = writer()
+    decoder, log = GraphDecoder(probe, lambda work: work), []
+    step = decoder._step
+    decoder._step = lambda buffers: log.append("step") or step(buffers)
+    buffers = decoder._load(read_state(encoder, token_ids(4, 7)))
+    look = buffers.look
+    buffers.look = lambda: log.append("look") or look()
+    decoder._run(buffers, ROUND)
+    assert log == ["step"] * (ROUND - 1) + ["look", "step"]
+
+
 def test_a_larger_batch_after_a_smaller_one_is_right():
     encoder, probe = writer()
     decoder = GraphDecoder(probe, Recordings())

@@ -34,6 +34,9 @@ class Buffers:
         self.ended = torch.ones(most, device=device, dtype=torch.bool)
         self.recent = torch.zeros(ROUND, most, device=device, dtype=torch.int64)
         self.slot = torch.zeros(1, device=device, dtype=torch.int64)
+        on_gpu = device.type == "cuda"
+        self._seen = torch.ones(most, dtype=torch.bool, pin_memory=on_gpu)
+        self._told = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def load(self, start: MambaState, size: int, eos: int) -> None:
         """Begin with the rows of `start`; rows beyond them have ended."""
@@ -46,12 +49,24 @@ class Buffers:
 
     def move(self, going: Tensor, size: int) -> None:
         """Keep the rows `going`, ascending, as the first of a batch of `size`."""
-        rows = len(going)
+        rows, ended = len(going), self.ended[going]
         self.size = size
         for layer in (*self.conv, *self.ssm):
             layer[:rows] = layer[going]
         self.token[:rows] = self.token[going]
-        self.ended.fill_(value=True)[:rows] = False
+        self.ended.fill_(value=True)[:rows] = ended
+
+    def look(self) -> None:
+        """Begin to tell the host which rows have ended so far; what follows need not wait."""
+        self._seen.copy_(self.ended, non_blocking=True)
+        if self._told is not None:
+            self._told.record(torch.cuda.current_stream(self.ended.device))
+
+    def going(self, rows: int) -> Tensor:
+        """Return which of the first `rows` had not ended at the last look, int64, on the CPU."""
+        if self._told is not None:
+            self._told.synchronize()
+        return (~self._seen[:rows]).nonzero().squeeze(1)
 
     def state(self) -> MambaState:
         """Return the states of the batch, no copy."""

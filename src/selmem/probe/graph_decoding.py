@@ -3,9 +3,10 @@
 
 The step of one batch size (embedding, layers, output layer, argmax, end-of-text bookkeeping) is
 recorded once and replayed. All sizes share one set of buffers, of which a batch takes the first
-rows. After every ROUND steps the host looks which rows go on; when they fit a smaller size, they
-move together. A size is first run twice without a graph, as steps of the text that is being
-written, so that recording needs no steps of its own.
+rows. After every ROUND steps, when they fit a smaller size, the rows that go on move together.
+Which these are the host looks up before the last step of the round, so that the device works on
+while the host decides and launches. A size is first run twice without a graph, as steps of the text
+that is being written, so that recording needs no steps of its own.
 
 On a CPU the same steps run without graphs.
 
@@ -158,18 +159,22 @@ class GraphDecoder:
                 steps = min(ROUND, max_length - position)
                 self._run(buffers, steps)
                 written[rows, position : position + steps] = buffers.recent[:steps, : len(rows)].T
-                going = (~buffers.ended[: len(rows)]).nonzero().squeeze(1)
+                going = buffers.going(len(rows))
                 if len(going) == 0:
                     break
                 if _size(len(going)) < buffers.size:
+                    going = going.to(rows.device)
                     buffers.move(going, _size(len(going)))
                     rows = rows[going]
         return written[:, : _longest(written, self._eos)]
 
     def _run(self, buffers: Buffers, steps: int) -> None:
+        """Do so many steps, and look which rows have ended before the last of them."""
         buffers.slot.zero_()
         size = buffers.size
-        for _ in range(steps):
+        for step in range(steps):
+            if step == steps - 1:
+                buffers.look()
             if size in self._steps:
                 self._steps[size]()
                 continue
