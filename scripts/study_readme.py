@@ -79,6 +79,15 @@ def larger(committed: Committed) -> list[str]:
     return [size for size in PROBE_RATES if size in found]
 
 
+def budgets(committed: Committed, against: str) -> list[str]:
+    """Return the sizes whose probes were also trained on "twice" or "half" of the tokens."""
+    if not committed.has("convergence"):
+        return []
+    table = committed.table("convergence")
+    found = set(table[(table["against"] == against) & (table["kind"] == "probe")]["size"])
+    return [size for size in PROBE_RATES if size in found]
+
+
 def context(committed: Committed) -> dict[str, Any]:
     """Return what the templates may use; every number comes from a committed table."""
 
@@ -115,8 +124,8 @@ def context(committed: Committed) -> dict[str, Any]:
         row = lookup(committed, "contrasts", second=name, length=length, **cell)
         return ends(row, 100, ".1f", "difference")
 
-    def gain(kind: str, size: str, length: int) -> str:
-        cell = {"kind": kind, "size": size, "length": length}
+    def gain(kind: str, size: str, length: int, against: str = "twice") -> str:
+        cell = {"kind": kind, "size": size, "length": length, "against": against}
         return value("convergence", "gain", ".1f", 100, **cell) + " %"
 
     sizes = list(committed.folders())
@@ -153,6 +162,7 @@ def context(committed: Committed) -> dict[str, Any]:
         "has": committed.has,
         "sizes": sizes,
         "larger": larger(committed),
+        "budgets": partial(budgets, committed),
         "planned": len(PROBE_RATES),
         "memories": memories(committed) if committed.has("trainings") else pd.DataFrame(),
         "table": lambda name: marked(name, tables[name](committed)),

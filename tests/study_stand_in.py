@@ -37,6 +37,7 @@ def write_study(work, sizes=tuple(SIZES), *, variants=True):
     for kind in ("probes", "nulls") if variants else ():
         write_training(work, f"{kind}/1m-twice", bits=0.995, longer=2)
         write_training(work, f"{kind}/4m-half", bits=0.93, longer=0.5)
+        write_training(work, f"{kind}/4m-twice", bits=0.88, longer=2)
         write_training(work, f"{kind}/1m-seed1", bits=1.002)
     for name, gain in {"1m-again": 0.001, "1m-seed1": 0.01}.items() if variants else ():
         write_report(work / "reports" / name, name, gain=gain)

@@ -118,8 +118,10 @@ def test_functions_of_the_templates_take_the_number_of_their_row(root):
     assert re.fullmatch(r"[+-]\d+\.\d", known["paper"]("maths", "4m"))
     assert known["reader"]("4m-only64", 64) == "-2.0 [-3.0, -1.0]"
     convergence = pd.read_parquet(root / "scripts/results/study/convergence.parquet")
-    gain = convergence.query("kind == 'probe' and size == '4m' and length == 64")["gain"].item()
-    assert known["gain"]("probe", "4m", 64) == f"{100 * gain:.1f} %"
+    rows = convergence.query("kind == 'probe' and size == '4m' and length == 64")
+    for against, gain in rows.set_index("against")["gain"].items():
+        assert known["gain"]("probe", "4m", 64, against) == f"{100 * gain:.1f} %"
+    assert (known["budgets"]("twice"), known["budgets"]("half")) == (["1m", "4m"], ["4m"])
     reruns = pd.read_parquet(root / "scripts/results/study/reruns.parquet")
     own = reruns.query("run == '1m-again' and outcome == 'recovered_fraction'")
     assert known["agreement"]("-again") == f"{100 * own['inside'].mean():.0f} %"
