@@ -142,6 +142,9 @@ def test_forward_takes_a_mask_without_padding_and_gives_a_tuple_on_request():
     )
     assert_close((loss, logits), (output.loss, output.logits), rtol=0, atol=0)
     assert torch.equal(final.ssm, output.state.ssm)
+    assert type(probe(input_ids, state=state, return_dict=None)) is type(output)
+    probe.config.return_dict = False
+    assert type(probe(input_ids, state=state)) is tuple
     mask[0, 0] = 0
     with pytest.raises(ValueError, match="padding and an initial state exclude each other"):
         probe(input_ids, state=state, attention_mask=mask)
@@ -352,6 +355,16 @@ def test_generation_continues_a_prompt():
     greedy = probe.reconstruct(state, 6)
     prompt = probe.teacher_forcing(greedy)[0][:, :4]
     assert torch.equal(probe.generate(prompt, state=state, max_length=7)[:, 1:], greedy)
+    by_name = probe.generate(input_ids=prompt, state=state, max_length=7)
+    assert torch.equal(by_name[:, 1:], greedy)
+
+
+def test_generation_refuses_masks_that_it_cannot_obey():
+    probe, state, mask = small_probe(), state_of(2), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    with pytest.raises(ValueError, match="padding and an initial state exclude each other"):
+        probe.generate(input_ids=token_ids(2, 3), attention_mask=mask, state=state, max_length=7)
+    with pytest.raises(ValueError, match="mask came without input_ids; give the mask to selmem"):
+        probe.generate(state=state, attention_mask=mask, max_length=7)
 
 
 def test_configuration_is_validated():

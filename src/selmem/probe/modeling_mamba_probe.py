@@ -175,7 +175,7 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         return_logits: bool | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = None,
     ) -> MambaProbeOutput | tuple[Any, ...]:
         """Read tokens, starting from the state of an encoder.
 
@@ -191,7 +191,8 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
                 with labels.
             use_cache: whether to return the state after the last token; by default likewise.
             num_items_in_batch: number of labels to divide the loss by; their count if None.
-            return_dict: False gives a tuple, without what is None.
+            return_dict: False gives a tuple, without what is None; by default as in the
+                configuration.
 
         Raises:
             ValueError: when the state is missing, another encoder wrote it, or there is padding.
@@ -212,6 +213,8 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
             use_cache=use_cache,
             num_items_in_batch=num_items_in_batch,
         )
+        if return_dict is None:
+            return_dict = self.config.return_dict
         return output if return_dict else output.to_tuple()
 
     def initial_state(self, state: Any = None, batch: int | None = None) -> MambaState:
@@ -333,14 +336,24 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         the tokens written: `generate(state=s, max_length=n)` is then `reconstruct(s, n)`.
 
         Args:
-            inputs: token ids to start from, EOS first, (B, T).
+            inputs: token ids to start from, EOS first, (B, T); also `input_ids`.
             state: MambaState or transformers cache of the encoder, B rows.
             **kwargs: as for transformers' generate.
+
+        Raises:
+            ValueError: when there is no state to start from, or padding.
         """
+        if inputs is None:
+            inputs = kwargs.pop("input_ids", None)
         start = self.initial_state(state, None if inputs is None else inputs.shape[0])
         if inputs is not None:
             kwargs.setdefault("attention_mask", torch.ones_like(inputs))
             return super().generate(inputs, cache_params=start, **kwargs)
+        if kwargs.pop("attention_mask", None) is not None:
+            raise ValueError(
+                "an attention mask came without input_ids; give the mask to selmem.read_state, "
+                "the probe needs none"
+            )
         if "max_length" in kwargs:
             kwargs["max_new_tokens"] = kwargs.pop("max_length")
         eos = torch.full((start.batch_size, 1), self._eos(), device=self.device)
@@ -356,7 +369,7 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         input_ids: Tensor,
         *,
         inputs_embeds: Tensor | None = None,
-        attention_mask: Tensor | None = None,  # noqa: ARG002, prompts of a probe have no padding
+        attention_mask: Tensor | None = None,
         cache_params: MambaState | None = None,
         is_first_iteration: bool = False,
         **_unused: Any,
@@ -364,9 +377,10 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         """Feed the whole prompt at first and then one token at a time."""
         if not is_first_iteration:
             return {"input_ids": input_ids[:, -1:], "cache_params": cache_params}
+        start = {"attention_mask": attention_mask, "cache_params": cache_params}
         if inputs_embeds is not None:
-            return {"inputs_embeds": inputs_embeds, "cache_params": cache_params}
-        return {"input_ids": input_ids, "cache_params": cache_params}
+            return {"inputs_embeds": inputs_embeds, **start}
+        return {"input_ids": input_ids, **start}
 
     def _update_model_kwargs_for_generation(
         self, outputs: Any, model_kwargs: dict[str, Any], **kwargs: Any
