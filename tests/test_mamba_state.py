@@ -19,6 +19,15 @@ def test_state_survives_the_way_through_a_cache():
     assert same(MambaState.from_cache(state.to_cache(small_config())), state)
 
 
+def test_state_survives_saving_without_trust_in_the_file(tmp_path):
+    state = state_after()
+    state.encoder_fingerprint = "f"
+    torch.save(state, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert same(loaded, state)
+    assert loaded.encoder_fingerprint == "f"
+
+
 def test_cache_holds_a_copy():
     state = state_after()
     kept = state.clone()

@@ -126,3 +126,7 @@ class MambaState:
 def _only_state(layer: Any, name: str) -> Any:
     states = getattr(layer, name, None)
     return states.get(0) if isinstance(states, dict) else states
+
+
+# so that torch.load reads what torch.save wrote, with weights_only=True
+torch.serialization.add_safe_globals([MambaState])
