@@ -248,6 +248,28 @@ def test_other_model_types_are_refused(tmp_path):
         read_state(other, torch.ones(1, 3, dtype=torch.long))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a text"], 'tensor of integers, got list; call the tokenizer with return_tensors="pt"'),
+        (torch.ones(1, 3), r"tensor of integers, got torch\.float32"),
+        (torch.tensor([[1, 64]]), "token id 64, but the encoder's vocabulary ends before 64"),
+        (torch.ones(3, dtype=torch.long), r"of shape \(B, T\), got \(3,\)"),
+    ],
+    ids=["text", "floats", "other tokenizer", "one text"],
+)
+def test_what_are_no_token_ids_of_the_encoder_is_told(stock, given, message):
+    with pytest.raises(InputError, match=message):
+        read_state(stock, given)
+
+
+def test_dtype_is_taken_by_name_too(stock_folder):
+    assert load_encoder(stock_folder, dtype="bfloat16").dtype is torch.bfloat16
+    for wrong in ("int64", "half a float", torch.int8):
+        with pytest.raises(InputError, match=r"dtype is .*, expected a floating-point one such as"):
+            load_encoder(stock_folder, dtype=wrong)
+
+
 def test_weights_that_do_not_fit_are_listed(stock_folder):
     rewrite(stock_folder, lambda weights: weights.pop("backbone.norm_f.weight"))
     with pytest.raises(InputError, match=r"norm_f\.weight: expected \(24,\), got nothing"):

@@ -98,7 +98,7 @@ def load_encoder(
     id_or_path: str | os.PathLike[str],
     revision: str | None = None,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> MambaEncoder:
     """Return a frozen Mamba-1 in eval mode, with `.fingerprint` set.
 
@@ -110,18 +110,20 @@ def load_encoder(
         id_or_path: Hub id or local folder.
         revision: branch, tag or commit on the Hub.
         device: where to put it; the CPU if None.
-        dtype: of the weights; float32 if None.
+        dtype: of the weights, torch.bfloat16 or "bfloat16"; float32 if None.
 
     Raises:
-        InputError: when it is not found, not a Mamba-1, damaged, or holds NaN or infinity.
+        InputError: when it is not found, not a Mamba-1, damaged, or holds NaN or infinity; for a
+            dtype that is none of floating-point numbers.
     """
+    wanted = _floating(dtype)
     folder = checkpoint_folder(str(id_or_path), revision)
     config, weights = read_checkpoint(folder)
     config.name_or_path = str(id_or_path)
     encoder = _build(config, weights, folder)
     encoder.fingerprint = fingerprint(encoder)
     encoder.revision = folder.name if folder.parent.name == "snapshots" else None
-    _cast(encoder, dtype or torch.float32)
+    _cast(encoder, wanted)
     encoder.to(device or "cpu")
     encoder.eval().requires_grad_(False)
     return encoder
@@ -139,11 +141,11 @@ def read_state(
         attention_mask: 0 at padding, else 1, (B, T). Padding must be on the left.
 
     Raises:
-        InputError: for empty text, or a mask of another shape.
+        InputError: for what are no token ids of this encoder, empty text, or a mask of another
+            shape.
         ValueError: for padding on the right.
     """
-    if input_ids.dim() != 2 or input_ids.numel() == 0:
-        raise InputError(f"expected token ids of shape (B, T), got {tuple(input_ids.shape)}")
+    _check_ids(input_ids, encoder.config.vocab_size)
     input_ids = input_ids.to(encoder.device)
     if attention_mask is not None:
         attention_mask = attention_mask.to(encoder.device)
@@ -173,6 +175,30 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {list(weights[name].shape)}\n".encode())
         digest.update(np.packbits(torch.signbit(weights[name]).cpu().numpy()).tobytes())
     return digest.hexdigest()
+
+
+def _floating(dtype: torch.dtype | str | None) -> torch.dtype:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InputError(f"dtype is {dtype!r}, expected a floating-point one such as 'bfloat16'")
+    return found
+
+
+def _check_ids(input_ids: object, vocab_size: int) -> None:
+    if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
+        kind = input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__
+        raise InputError(
+            f"expected token ids as a tensor of integers, got {kind}; call the tokenizer with "
+            'return_tensors="pt"'
+        )
+    if input_ids.dim() != 2 or input_ids.numel() == 0:
+        raise InputError(f"expected token ids of shape (B, T), got {tuple(input_ids.shape)}")
+    # on a GPU the host would wait for it
+    if not input_ids.is_cuda and int(input_ids.max()) >= vocab_size:
+        raise InputError(
+            f"there is token id {int(input_ids.max())}, but the encoder's vocabulary ends before "
+            f"{vocab_size}; use the encoder's own tokenizer"
+        )
 
 
 def _check_mask(attention_mask: Tensor, input_ids: Tensor) -> None:
