@@ -200,11 +200,14 @@ def test_combines_with_other_metrics(metric, tmp_path):
     ("arguments", "message"),
     [
         ({"predictions": ["a"], "references": [""]}, "hold no word"),
+        ({"predictions": [], "references": []}, r"predictions is \[\], expected a list of"),
+        ({"references": None}, "references is None, expected a list"),
+        ({"predictions": "a b", "references": "a c"}, "predictions is 'a b', expected a list"),
         ({"tags": [["x"]]}, "reference 0 has 2 words but 1 tags"),
         ({"tags": []}, "tags for 0 texts came with 1 references"),
         ({"documents": [1, 2]}, "2 documents came with 1 references"),
     ],
-    ids=["no words", "short tags", "no tags", "documents"],
+    ids=["no words", "no texts", "no references", "strings", "short tags", "no tags", "documents"],
 )
 def test_bad_input_is_named(metric, arguments, message):
     inputs = {"predictions": ["a b"], "references": ["a b"], **arguments}

@@ -95,6 +95,17 @@ class OmissionRate(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2512.15653"],
         )
 
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **unknown: Any) -> None:
+        """Take in texts, after a check for what evaluate would not refuse or refuse unclearly.
+
+        Raises:
+            ValueError: one of both is missing, empty or a lone string, or they do not fit.
+        """
+        for name, texts in (("predictions", predictions), ("references", references)):
+            if texts is None or isinstance(texts, str) or not len(texts):
+                raise ValueError(f"{name} is {texts!r}, expected a list of at least one text")
+        super().add_batch(predictions=predictions, references=references, **unknown)
+
     def _compute(
         self,
         predictions: Sequence[Any],
