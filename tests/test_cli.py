@@ -187,7 +187,7 @@ def test_wrong_settings_of_train_are_told(refused, tmp_path, flags, message):
         (["reconstruct", "word " * 300], "has 301 tokens, the probe was trained for up to 256"),
         (["reconstruct", "caf\udce9"], "the text is not UTF-8 at character 3; give it in UTF-8"),
         (["reconstruct", TEXT, "--probe", PROBE], "give --encoder and --probe together"),
-        (["verify", "no/such/folder"], "no/such/folder is no repository id; expected NAMESPACE/"),
+        (["verify", "no/such/folder"], r"\(no local folder\) is no repository id; expected"),
         (["publish", "model", PROBE, "nowhere"], "the repository is 'nowhere', expected NAMESPACE"),
     ],
     ids=lambda value: " ".join(value[:2])[:20] if isinstance(value, list) else "",

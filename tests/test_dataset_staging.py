@@ -175,7 +175,7 @@ def test_wrong_tables_are_refused_by_name(tmp_path):
         stage_tables(tmp_path / "nothing", "selmem", tmp_path / "staged")
     folder = write_measured(tmp_path / "m")
     (folder / "omission.parquet").unlink()
-    with pytest.raises(InputError, match=r"omission\.parquet does not exist"):
+    with pytest.raises(InputError, match=r"does not exist; `selmem report .*/m --out .*/m` wr"):
         stage_tables(folder, "selmem", tmp_path / "staged")
     write_measured(folder)
     words = read_table(folder / "words.parquet")

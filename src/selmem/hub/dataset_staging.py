@@ -93,7 +93,9 @@ def _first_repeated(values: pa.ChunkedArray) -> str | None:
 def _read(file: Path) -> pa.Table:
     """Return a table with the columns of its schema first."""
     schema = SCHEMAS[file.stem]
-    table = read_table(file)
+    folder = file.parent
+    writer = f"selmem report {folder} --out {folder}" if file.stem == RATES else "selmem measure"
+    table = read_table(file, command=writer)
     absent = [field.name for field in schema if field.name not in table.schema.names]
     if absent:
         raise InputError(f"{file} has no column {', '.join(absent)}")

@@ -129,8 +129,9 @@ def _verify_dataset(folder: Path) -> list[str]:
 def _fetch(target: str, revision: str | None, endpoint: str | None) -> Path:
     if Path(target).is_dir():
         return Path(target)
-    with clear_errors(target):
+    with clear_errors(f"{target} (no local folder)"):
         repo_type = _repo_type(HfApi(endpoint=endpoint), target)
+    with clear_errors(target):
         folder = snapshot_download(
             target, repo_type=repo_type, revision=revision, endpoint=endpoint
         )
