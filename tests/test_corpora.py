@@ -97,10 +97,10 @@ def test_a_wrong_source_says_what_is_wrong(tmp_path, src, message):
 
 
 def test_empty_documents_are_left_out_and_counted(tmp_path, caplog):
-    lines = '{"text": "a"}\n{"text": " "}\n{"text": ""}\n'
+    lines = '{"text": "a"}\n{"text": " "}\n{"text": ""}\n{"text": null}\n'
     with caplog.at_level(logging.WARNING):
         assert [d.doc_id for d in read(tmp_path, "a.jsonl", lines)] == ["1"]
-    assert "2 documents without text left out" in caplog.text
+    assert "3 documents without text left out" in caplog.text
 
 
 def test_unknown_tags_become_the_class_asked_for_and_are_counted(tmp_path, caplog):
@@ -134,6 +134,17 @@ def test_a_dataset_of_the_hub_streams_with_labels_by_name(hub_dataset):
     assert [d.text for d in documents] == ["Ann Bo ran", "Go"]
     assert [w.entity for w in documents[0].words] == ["PER", "PER", "O"]
     assert (documents[1].doc_id, documents[1].split) == ("2", "test")
+
+
+def test_rows_of_the_hub_may_lack_their_labels(tmp_path):
+    import datasets
+
+    label = datasets.ClassLabel(names=["bad", "good"])
+    columns = {"text": datasets.Value("string"), "ner_tags": datasets.List(label), "label": label}
+    rows = {"text": ["a b", "c", "d"], "ner_tags": [[], [-1], None], "label": [1, -1, None]}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(columns))
+    table.to_parquet(str(tmp_path / "train.parquet"))
+    assert [d.text for d in read_documents(f"hub:{tmp_path}#text,label")] == ["a b\ngood", "c", "d"]
 
 
 def test_a_dataset_with_several_splits_asks_which(hub_dataset):

@@ -56,6 +56,8 @@ def _label_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _named(value: Any, names: Sequence[str] | None) -> Any:
-    if names is None:
+    if names is None or value is None:
         return value
-    return [names[i] for i in value] if isinstance(value, list) else names[value]
+    if isinstance(value, list):
+        return [_named(entry, names) for entry in value]
+    return names[value] if value >= 0 else None  # -1 is a label that is kept back

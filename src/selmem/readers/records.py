@@ -85,7 +85,8 @@ def record_document(
     Args:
         record: `text`, and optionally `words` (objects with `start`, `end` and optionally `pos`
             and `entity`); or `tokens`, which are joined by single spaces, with optional lists
-            `pos_tags` and `ner_tags`. The id is `doc_id`, `id` or `meta.id`.
+            `pos_tags` and `ner_tags`. Null in place of a text is an empty one. The id is `doc_id`,
+            `id` or `meta.id`.
         source: name of the corpus.
         default_id: id of a record without one.
         to_class: from a part-of-speech tag to its class.
@@ -104,6 +105,8 @@ def record_document(
         words = _spans(record.get("words") or (), text, to_class, where)
     elif record.get("tokens") is not None:
         text, words = _tagged(record, to_class, where)
+    elif "text" in record or "tokens" in record:
+        text = ""
     else:
         raise InputError(
             f"{where}: no column `text` or `tokens`; it has {', '.join(record) or 'none'}; "
