@@ -251,7 +251,7 @@ def test_other_model_types_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["a text"], 'tensor of integers, got list; call the tokenizer with return_tensors="pt"'),
+        (["a text"], r"tensor of integers, got list; call read_state\(encoder, \*\*tokenizer\(te"),
         (torch.ones(1, 3), r"tensor of integers, got torch\.float32"),
         (torch.tensor([[1, 64]]), "token id 64, but the encoder's vocabulary ends before 64"),
         (torch.ones(3, dtype=torch.long), r"of shape \(B, T\), got \(3,\)"),

@@ -188,8 +188,8 @@ def _check_ids(input_ids: object, vocab_size: int) -> None:
     if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
         kind = input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__
         raise InputError(
-            f"expected token ids as a tensor of integers, got {kind}; call the tokenizer with "
-            'return_tensors="pt"'
+            f"expected token ids as a tensor of integers, got {kind}; call read_state(encoder, "
+            '**tokenizer(texts, padding=True, return_tensors="pt"))'
         )
     if input_ids.dim() != 2 or input_ids.numel() == 0:
         raise InputError(f"expected token ids of shape (B, T), got {tuple(input_ids.shape)}")
