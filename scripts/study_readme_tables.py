@@ -1,6 +1,7 @@
 """The tables of the README's section on the study, as lines of Markdown; see study_readme.py."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pandas as pd
 from study_figures import LENGTH, Committed
@@ -187,6 +188,43 @@ def agreement(committed: Committed, name: str, outcome: str = "recovered_fractio
     table = table[table["run"].str.contains(name) & (table["outcome"] == outcome)]
     shares = [f"{100 * share:.0f}" for share in table.groupby("run")["inside"].mean().sort_values()]
     return " to ".join(dict.fromkeys([shares[0], shares[-1]])) + " %"
+
+
+def _cells(committed: Committed, run: str, length: int) -> pd.DataFrame:
+    table = committed.table("reruns")
+    of = (table["run"] == run) & (table["length"] == length)
+    return table[of & (table["outcome"] == "recovered_fraction")]
+
+
+def shift(committed: Committed, run: str, length: int) -> str:
+    """Return by how many points the recovered fractions of a run made again lie higher, median."""
+    cells = _cells(committed, run, length)
+    return format(100 * (cells["value_again"] - cells["value"]).median(), ".1f")
+
+
+def rank_agreement(committed: Committed, run: str, length: int) -> str:
+    """Return the rank correlation of the recovered fractions of a run and of it made again."""
+    cells = _cells(committed, run, length)
+    return format(cells["value"].rank().corr(cells["value_again"].rank()), ".2f")
+
+
+def loss_ratio(committed: Committed, scheme: str, tag: str, other: str, size: str) -> str:
+    """Return the share of null bits lost of a class, as a multiple of that lost of another."""
+    table = committed.family("omission")
+    of = (table["size"] == size) & (table["length"] == LENGTH) & (table["rule"] == "count")
+    lost = 1 - table[of & (table["scheme"] == scheme)].set_index("tag")["recovered_fraction"]
+    return format(lost[tag] / lost[other], ".2f")
+
+
+def order_holds(committed: Committed) -> bool:
+    """Return whether the fewest tokens of each size's probe beat the most of the next smaller."""
+    table = committed.table("convergence")
+    table = table[table["kind"] == "probe"]
+    most = table.groupby(["size", "length"])["bits_after"].min().unstack()
+    fewest = table.groupby(["size", "length"])["bits"].max().unstack()
+    sizes = [size for size in PROBE_RATES if size in most.index]
+    better = [(fewest.loc[b] < most.loc[a]).all() for a, b in pairwise(sizes)]
+    return len(better) > 0 and all(better)
 
 
 def weak_null(committed: Committed, size: str, length: int) -> str:
