@@ -220,10 +220,13 @@ def test_a_pasted_megabyte_is_cut_and_the_page_says_so(open_page):
 
 def test_two_people_do_not_see_each_others_text(open_page):
     ours, theirs = open_page(), open_page()
-    before = theirs.content()
+    parts = theirs.locator("#sm-summary, #sm-original, #sm-written, #sm-null")
+    before = parts.all_inner_texts()
     run(ours, "A private letter to Ottilie Brand.")
     assert "Ottilie" in ours.content()
-    assert theirs.content() == before
+    assert "Ottilie" not in theirs.content()
+    assert parts.all_inner_texts() == before
+    assert len(before) == 4
     theirs.reload()
     theirs.wait_for_selector("#sm-summary .sm-headline")
     assert "Ottilie" not in theirs.content()
