@@ -20,6 +20,7 @@ from study_readme_tables import (
     effect_text,
     ends,
     family_table,
+    in_order,
     loss_ratio,
     memories,
     memory_table,
@@ -86,7 +87,7 @@ def larger(committed: Committed) -> list[str]:
         return []
     table = committed.table("verdicts")
     found = set(table[(table["claim"] == "size") & (table["length"] == LENGTH)]["size"])
-    return [size for size in PROBE_RATES if size in found]
+    return in_order(found)
 
 
 def budgets(committed: Committed, against: str) -> list[str]:
@@ -95,7 +96,7 @@ def budgets(committed: Committed, against: str) -> list[str]:
         return []
     table = committed.table("convergence")
     found = set(table[(table["against"] == against) & (table["kind"] == "probe")]["size"])
-    return [size for size in PROBE_RATES if size in found]
+    return in_order(found)
 
 
 def context(committed: Committed) -> dict[str, Any]:

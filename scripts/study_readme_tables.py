@@ -1,6 +1,6 @@
 """The tables of the README's section on the study, as lines of Markdown; see study_readme.py."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import pandas as pd
@@ -190,6 +190,11 @@ def agreement(committed: Committed, name: str, outcome: str = "recovered_fractio
     return " to ".join(dict.fromkeys([shares[0], shares[-1]])) + " %"
 
 
+def in_order(sizes: Collection[str]) -> list[str]:
+    """Return sizes from the smallest to the largest."""
+    return [size for size in PROBE_RATES if size in sizes]
+
+
 def _cells(committed: Committed, run: str, length: int) -> pd.DataFrame:
     table = committed.table("reruns")
     of = (table["run"] == run) & (table["length"] == length)
@@ -205,7 +210,7 @@ def shift(committed: Committed, run: str, length: int) -> str:
 def rank_agreement(committed: Committed, run: str, length: int) -> str:
     """Return the rank correlation of the recovered fractions of a run and of it made again."""
     cells = _cells(committed, run, length)
-    return format(cells["value"].rank().corr(cells["value_again"].rank()), ".2f")
+    return format(cells["value"].corr(cells["value_again"], method="spearman"), ".2f")
 
 
 def loss_ratio(committed: Committed, scheme: str, tag: str, other: str, size: str) -> str:
@@ -222,8 +227,7 @@ def order_holds(committed: Committed) -> bool:
     table = table[table["kind"] == "probe"]
     most = table.groupby(["size", "length"])["bits_after"].min().unstack()
     fewest = table.groupby(["size", "length"])["bits"].max().unstack()
-    sizes = [size for size in PROBE_RATES if size in most.index]
-    better = [(fewest.loc[b] < most.loc[a]).all() for a, b in pairwise(sizes)]
+    better = [(fewest.loc[b] < most.loc[a]).all() for a, b in pairwise(in_order(most.index))]
     return len(better) > 0 and all(better)
 
 
