@@ -15,6 +15,7 @@ Dims: B rows, S steps, L layers, D inner channels, N state size, W convolution w
 
 import copy
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -140,7 +141,7 @@ class GraphDecoder:
                 mixer = layer.mixer
                 ours += own
                 theirs += [mixer.A_log, mixer.D, mixer.dt_proj.bias, mixer.conv1d.weight.squeeze(1)]
-            torch._foreach_copy_(ours, theirs)
+            _copy(ours, theirs)
             torch._foreach_exp_(A)
             torch._foreach_neg_(A)
 
@@ -158,7 +159,11 @@ class GraphDecoder:
             for position in range(0, max_length, ROUND):
                 steps = min(ROUND, max_length - position)
                 self._run(buffers, steps)
-                written[rows, position : position + steps] = buffers.recent[:steps, : len(rows)].T
+                recent = buffers.recent[:steps, : len(rows)].T
+                if len(rows) == len(written):
+                    written[:, position : position + steps] = recent
+                else:
+                    written[rows, position : position + steps] = recent
                 going = buffers.going(len(rows))
                 if len(going) == 0:
                     break
@@ -243,6 +248,15 @@ def choose_ref(
     token.copy_(logits.argmax(-1).masked_fill(ended, eos))
     ended.logical_or_(token == eos)
     recent[:, : len(token)].index_copy_(0, slot, token[None])
+
+
+def _copy(ours: list[Tensor], theirs: list[Tensor]) -> None:
+    """Copy all of `theirs` into `ours`; tensors of the same dtypes go in one launch."""
+    kinds = defaultdict(list)
+    for pair in zip(ours, theirs, strict=True):
+        kinds[tuple(part.dtype for part in pair)].append(pair)
+    for pairs in kinds.values():
+        torch._foreach_copy_([own for own, _ in pairs], [other for _, other in pairs])
 
 
 @contextmanager

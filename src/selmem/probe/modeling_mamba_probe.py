@@ -274,9 +274,11 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         most = max(1, len(rows))
         if start.conv.is_cuda and len(rows) > 0:
             decode, most = graph_decoder(self).decode, rows_at_a_time(self)
-        parts = [
-            decode(start.select(part), max_length) for part in torch.split(rows, batch_size or most)
-        ]
+        at_a_time = batch_size or most
+        states = [start]
+        if len(rows) > at_a_time:
+            states = [start.select(part) for part in torch.split(rows, at_a_time)]
+        parts = [decode(part, max_length) for part in states]
         longest = max((part.shape[1] for part in parts), default=0)
         padded = [F.pad(p, (0, longest - p.shape[1]), value=self._eos()) for p in parts]
         return torch.cat(padded)  # type: ignore[return-value]
