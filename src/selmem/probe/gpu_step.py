@@ -233,8 +233,8 @@ class _Layer:
             work.entered, window, self._weights.filters, bias, mixer.x_proj.weight, work.x,
             work.parts, n_rows,
             CHANNELS=channels, WIDTH=width, SELECTED=selected, BP=power_of_2(selected),
-            BM=tile.rows, BN=tile.channels, BIAS=bias is not None, INTERPRETED=INTERPRETED,
-            **launch_options(tile.warps, early=self._early),
+            BM=tile.rows, BN=tile.channels, BIAS=bias is not None, AHEAD=tile.ahead,
+            INTERPRETED=INTERPRETED, **launch_options(tile.warps, early=self._early),
         )  # fmt: skip
 
     def select(self, work: _Work, tile: Tile) -> None:
@@ -245,7 +245,8 @@ class _Layer:
             work.parts, self.mixer.dt_proj.weight, work.dt, work.maps, n_rows,
             CHANNELS=channels, RANK=rank, BK=max(16, power_of_2(rank)), MAPS=maps,
             BC=power_of_2(maps), BLOCKS=work.parts.shape[1], BM=tile.rows, BN=tile.channels,
-            INTERPRETED=INTERPRETED, **launch_options(tile.warps, early=self._early),
+            AHEAD=tile.ahead, INTERPRETED=INTERPRETED,
+            **launch_options(tile.warps, early=self._early),
         )  # fmt: skip
 
     def recur(self, work: _Work, ssm: Tensor, tile: Tile) -> None:

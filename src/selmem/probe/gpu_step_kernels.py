@@ -63,11 +63,26 @@ def norm_kernel(
     tl.store(normed + place, (value * w).to(normed.dtype.element_ty), mask=inside)
 
 
+@jit
+def take_turn(EARLY: constexpr, AHEAD: constexpr):
+    """Wait for the kernel before, then let the next one start; with AHEAD, let it start first.
+
+    What the next one loads before it waits may then not be written by the kernel before either.
+    """
+    if EARLY:
+        if AHEAD:
+            tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+        if not AHEAD:
+            tl.extra.cuda.gdc_launch_dependents()
+
+
 @jit(do_not_specialize=["rows"])
 def convolve_kernel(
     entered, window, filters, bias, selection, x, partial, rows,
     CHANNELS: constexpr, WIDTH: constexpr, SELECTED: constexpr, BP: constexpr,
-    BM: constexpr, BN: constexpr, BIAS: constexpr, EARLY: constexpr, INTERPRETED: constexpr,
+    BM: constexpr, BN: constexpr, BIAS: constexpr,
+    EARLY: constexpr, AHEAD: constexpr, INTERPRETED: constexpr,
 ):  # fmt: skip
     """Convolution and SiLU of the first half of `entered`; the part of x_proj from BN channels.
 
@@ -104,9 +119,7 @@ def convolve_kernel(
         out += shift[None, :]
     for w in tl.static_range(WIDTH - 1):
         out += factors[w][None, :] * kept[w].to(tl.float32)
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
+    take_turn(EARLY, AHEAD)
     newest = entered + row[:, None] * (2 * CHANNELS) + d[None, :]
     kept = kept + (tl.load(newest, mask=inside, other=0.0, cache_modifier=".cg"),)
     tl.debug_barrier()
@@ -139,16 +152,14 @@ def select_kernel(
     partial, dt_proj, dt, maps, rows,
     CHANNELS: constexpr, RANK: constexpr, BK: constexpr, MAPS: constexpr, BC: constexpr,
     BLOCKS: constexpr, BM: constexpr, BN: constexpr,
-    EARLY: constexpr, INTERPRETED: constexpr,
+    EARLY: constexpr, AHEAD: constexpr, INTERPRETED: constexpr,
 ):  # fmt: skip
     """Sum the parts of x_proj; dt of BN channels, and in the last column of programs B and C."""
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     real = row < rows
     row = tl.minimum(row, rows - 1)
     if tl.program_id(1) == (CHANNELS + BN - 1) // BN:
-        if EARLY:
-            tl.extra.cuda.gdc_wait()
-            tl.extra.cuda.gdc_launch_dependents()
+        take_turn(EARLY, AHEAD)
         c = tl.arange(0, BC)
         total = summed(partial, row, c, RANK, MAPS, BLOCKS, RANK + MAPS)
         place = maps + row[:, None] * MAPS + c[None, :]
@@ -163,9 +174,7 @@ def select_kernel(
             mask=ours[:, None] & (k < RANK)[None, :],
             other=0.0,
         )
-        if EARLY:
-            tl.extra.cuda.gdc_wait()
-            tl.extra.cuda.gdc_launch_dependents()
+        take_turn(EARLY, AHEAD)
         low_rank = summed(partial, row, k, 0, RANK, BLOCKS, RANK + MAPS)
         value = multiply(weight, tl.trans(low_rank.to(dt.dtype.element_ty)), INTERPRETED)
         target = dt + row[None, :] * CHANNELS + d[:, None]

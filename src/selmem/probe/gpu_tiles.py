@@ -7,11 +7,15 @@ from .gpu_product import MOST_IN_BRANCHES, MOST_MULTIPLICATIONS, Product
 
 
 class Tile(NamedTuple):
-    """How a kernel is cut up: rows and channels of a program, and its warps."""
+    """How a kernel is cut up: rows and channels of a program, and its warps.
+
+    With `ahead`, for convolve and select alone, the next kernel may start before this one waits.
+    """
 
     rows: int
     channels: int
     warps: int
+    ahead: bool = False
 
 
 class Tiles(NamedTuple):
@@ -40,6 +44,13 @@ TILES = {
     16: Tiles(Tile(16, 64, 4), Tile(16, 64, 4), Tile(1, 32, 2), ENTER, LEAVE),
     64: Tiles(Tile(16, 128, 8), Tile(16, 128, 4), Tile(1, 64, 4), ENTER, LEAVE),
     192: MANY._replace(branches=2),
+    # 730 us for the token of `gpu_branches.py`, against 748 with the tiles of 512
+    256: MANY._replace(
+        convolve=MANY.convolve._replace(ahead=True),
+        select=MANY.select._replace(ahead=True),
+        recur=Tile(2, 64, 2),
+        branches=4,
+    ),
     512: MANY._replace(branches=4),
 }
 # likewise with the library's products

@@ -124,6 +124,15 @@ class GraphDecoder:
             StepWeights(*(part.clone() for part in layer))
             for layer in model.backbone.step_weights()
         ]
+        self._parts = [*self._backbone.parameters(), self._head]
+        places = {id(part): place for place, part in enumerate(self._parts)}
+        # where the parameters are that `step_weights` takes, in its order
+        self._taken: list[int] = []
+        for layer, own in zip(self._backbone.layers, self._weights, strict=True):
+            mixer = layer.mixer
+            taken = (mixer.A_log, mixer.D, mixer.dt_proj.bias, mixer.conv1d.weight)
+            self._taken += [places[id(part)] for part in taken]
+            self._parts += [own.A, own.D, own.dt_bias, own.filters.unsqueeze(1)]
 
     def fits(self, model: Any) -> bool:
         """Return whether device, precision and EOS are still those of the model."""
@@ -133,15 +142,10 @@ class GraphDecoder:
     def refresh(self, model: Any) -> None:
         """Take over the model's present weights, in place."""
         with _plain_tensors():
-            ours = [*self._backbone.parameters(), self._head]
             theirs = [*model.backbone.parameters(), model.lm_head.weight]
             # as `step_weights` does it, in a few launches for all layers
+            _copy(self._parts, theirs + [theirs[place] for place in self._taken])
             A = [own.A for own in self._weights]
-            for layer, own in zip(model.backbone.layers, self._weights, strict=True):
-                mixer = layer.mixer
-                ours += own
-                theirs += [mixer.A_log, mixer.D, mixer.dt_proj.bias, mixer.conv1d.weight.squeeze(1)]
-            _copy(ours, theirs)
             torch._foreach_exp_(A)
             torch._foreach_neg_(A)
 
@@ -253,8 +257,8 @@ def choose_ref(
 def _copy(ours: list[Tensor], theirs: list[Tensor]) -> None:
     """Copy all of `theirs` into `ours`; tensors of the same dtypes go in one launch."""
     kinds = defaultdict(list)
-    for pair in zip(ours, theirs, strict=True):
-        kinds[tuple(part.dtype for part in pair)].append(pair)
+    for own, other in zip(ours, theirs, strict=True):
+        kinds[own.dtype, other.dtype].append((own, other))
     for pairs in kinds.values():
         torch._foreach_copy_([own for own, _ in pairs], [other for _, other in pairs])
 
