@@ -57,11 +57,13 @@ def test_each_part_sums_its_share():
 
 
 def test_layers_with_a_bias_or_with_odd_rows_do_not_fit():
-    with torch.device(DEVICE):
-        assert fits(nn.Linear(40, 24, bias=False, dtype=torch.bfloat16))
-        assert not fits(nn.Linear(40, 24, dtype=torch.bfloat16))
-        assert not fits(nn.Linear(20, 24, bias=False, dtype=torch.bfloat16))
-        linear = nn.Linear(40, 24, bias=False, dtype=torch.bfloat16)
-        memory = torch.zeros(40 * 24 + 1, dtype=torch.bfloat16)
-    linear.weight.data = memory[1:].view(24, 40)
-    assert not fits(linear), "not aligned"
+    def linear(inner, *, bias=False):
+        return nn.Linear(inner, 24, bias=bias, dtype=torch.bfloat16, device=DEVICE)
+
+    assert fits(linear(40))
+    assert not fits(linear(40, bias=True))
+    assert not fits(linear(20))
+    shifted = linear(40)
+    memory = torch.zeros(40 * 24 + 1, dtype=torch.bfloat16, device=DEVICE)
+    shifted.weight.data = memory[1:].view(24, 40)
+    assert not fits(shifted), "not aligned"
