@@ -31,10 +31,8 @@ study_measures.py.
 
 Time: --list prints for each run the minutes alone on one H200, an estimate (scripts/speed.py); the
 minutes that runs took, several on a card, stand in results/study/trainings.parquet.
-Run so far, on four H200s: encoders, again, probes and null probes, parts, depth, seeds, lengths,
-causal, convergence of 1m and 4m, half of 1m, 4m and 15m and of 45m's null probe; measured at most
-100 chunks of a source and length (30 with controls). Not yet: measurement of 45m, neox, convergence
-of 15m and 45m.
+Run so far, on H200s: all of it but checkpoint and the convergence of 15m and 45m; measured at most
+100 chunks of a source and length (30 with controls).
 """
 
 import argparse

@@ -5,6 +5,7 @@ study_findings.md.jinja. The templates hold no number of a result; they ask for 
 of `context`. readme_tables.py writes what is made here.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from study_readme_tables import (
     effect_text,
     ends,
     family_table,
+    further_with_size,
     in_order,
     loss_ratio,
     memories,
@@ -39,6 +41,7 @@ from study_runs import PROBE_RATES
 from selmem.analysis.measurements import POOLED
 
 SCRIPTS = Path(__file__).resolve().parent
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 CAPTIONS: Mapping[str, str] = {
     "retention": "What comes back against the length of the chunk, by size. Left and middle: all "
     "words of all sources, at 16 tokens also the beginnings of the dialect pairs. Right: the same "
@@ -99,6 +102,27 @@ def budgets(committed: Committed, against: str) -> list[str]:
     return in_order(found)
 
 
+def span(texts: Sequence[str]) -> str:
+    """Return the range of values, and the outermost bounds of their intervals, as written.
+
+    Args:
+        texts: a value each, with its unit or with its interval in brackets.
+
+    Examples:
+        >>> span(["+12.3 [+9.6, +15.0]", "+10.2 [+7.7, +12.8]"])
+        '+10.2 to +12.3 [+7.7, +15.0]'
+        >>> span(["47.2 %", "86.5 %", "64.0 %"])
+        '47.2 to 86.5 %'
+    """
+    found = [NUMBER.findall(text) for text in texts]
+    values = [numbers[0] for numbers in found]
+    bounds = [bound for numbers in found for bound in numbers[1:]]
+    ends = dict.fromkeys((min(values, key=float), max(values, key=float)))
+    unit = " %" if texts[0].endswith(" %") else ""
+    interval = f" [{min(bounds, key=float)}, {max(bounds, key=float)}]" if bounds else ""
+    return " to ".join(ends) + unit + interval
+
+
 def context(committed: Committed) -> dict[str, Any]:
     """Return what the templates may use; every number comes from a committed table."""
 
@@ -146,6 +170,11 @@ def context(committed: Committed) -> dict[str, Any]:
     ) -> str:
         return ", ".join(f"{find(*args, size=size, **named)} ({size})" for size in among)
 
+    def over(
+        find: Callable[..., str], *args: Any, among: Sequence[str] = sizes, **named: Any
+    ) -> str:
+        return span([find(*args, size=size, **named) for size in among])
+
     drawn = {path.stem for path in committed.figures.glob("*.png")}
     tables = {
         "family": family_table,
@@ -171,9 +200,11 @@ def context(committed: Committed) -> dict[str, Any]:
         "rank_agreement": partial(rank_agreement, committed),
         "loss_ratio": partial(loss_ratio, committed),
         "order_holds": partial(order_holds, committed),
+        "further_with_size": partial(further_with_size, committed),
         "weak_null": partial(weak_null, committed),
         "same_weights": partial(same_weights, committed),
         "each": each,
+        "over": over,
         "has": committed.has,
         "sizes": sizes,
         "larger": larger(committed),

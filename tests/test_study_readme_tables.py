@@ -71,3 +71,28 @@ def test_the_order_of_sizes_holds_where_fewest_tokens_beat_most_of_the_smaller(b
 def test_one_size_alone_has_no_order():
     row = {"kind": "probe", "size": "1m", "length": 64, "bits": 2.0, "bits_after": 1.9}
     assert not tables.order_holds(committed(convergence=pd.DataFrame([row])))
+
+
+@pytest.mark.parametrize(
+    ("gains", "further"),
+    [
+        ({64: [0.07, 0.13, 0.18], 256: [0.02, 0.04, 0.06]}, True),
+        ({64: [0.07, 0.13, 0.12], 256: [0.02, 0.04, 0.06]}, False),
+        ({64: [0.07, 0.13, 0.18], 256: [0.02, 0.04, 0.04]}, False),
+    ],
+)
+def test_readers_are_further_from_their_end_if_every_gain_rises_with_the_size(gains, further):
+    rows = [
+        ("probe", "half", size, length, gain)
+        for length, values in gains.items()
+        for size, gain in zip(["1m", "4m", "15m"], values, strict=True)
+    ]
+    others = [("null probe", "half", "4m", 64, 0.0), ("probe", "twice", "4m", 64, 0.0)]
+    names = ["kind", "against", "size", "length", "gain"]
+    table = pd.DataFrame([*rows, *others], columns=names)
+    assert tables.further_with_size(committed(convergence=table)) == further
+
+
+def test_one_size_alone_is_not_further_than_others():
+    row = {"kind": "probe", "against": "half", "size": "1m", "length": 64, "gain": 0.1}
+    assert not tables.further_with_size(committed(convergence=pd.DataFrame([row])))

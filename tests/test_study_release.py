@@ -97,6 +97,19 @@ def test_templates_hold_no_number_of_a_result(path):
     assert re.findall(r"\d+", re.sub(LITERAL, "", captions)) == []
 
 
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["+12.3 [+9.6, +15.0]", "+10.2 [-7.7, +12.8]"], "+10.2 to +12.3 [-7.7, +15.0]"),
+        (["-9.5 [-12.1, -7.0]", "-21.9 [-25.9, -17.9]"], "-21.9 to -9.5 [-25.9, -7.0]"),
+        (["47.2 %", "86.5 %", "9.0 %"], "9.0 to 86.5 %"),
+        (["0.56"], "0.56"),
+    ],
+)
+def test_a_span_holds_the_ends_of_values_and_intervals_as_they_are_written(texts, expected):
+    assert study_readme.span(texts) == expected
+
+
 def test_a_number_that_no_table_has_or_several_have_is_refused(root):
     committed = study_figures.Committed(root)
     with pytest.raises(SystemExit, match=r"0 rows of .*expected one"):
