@@ -163,6 +163,14 @@ def context(committed: Committed) -> dict[str, Any]:
         cell = {"kind": kind, "size": size, "length": length, "against": against}
         return value("convergence", "gain", ".1f", 100, **cell) + " %"
 
+    def left_out() -> str:
+        table = committed.table("overlap")
+        return f"{table['n_left_out'].sum():,} of {table['n_documents'].sum():,}"
+
+    def shared() -> str:
+        table = committed.table("overlap")
+        return f"{100 * table['n_found_kept'].sum() / table['n_ngrams_kept'].sum():.1f} %"
+
     sizes = list(committed.folders())
 
     def each(
@@ -205,6 +213,8 @@ def context(committed: Committed) -> dict[str, Any]:
         "same_weights": partial(same_weights, committed),
         "each": each,
         "over": over,
+        "left_out": left_out,
+        "shared": shared,
         "has": committed.has,
         "sizes": sizes,
         "larger": larger(committed),

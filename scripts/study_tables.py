@@ -5,14 +5,14 @@
 WORK is the working folder of study.py. Read are the records of every training (config.json,
 training.json, learning_curve.jsonl; the weights, where they are there, for their SHA-256) and what
 its stages `report` and `report-causal` made: WORK/reports/NAME/tables of every size and other
-reader, WORK/tables, WORK/comparisons and WORK/causal/effects/effects.parquet. What is not there is
-named and left out. Written are
+reader, WORK/tables, WORK/comparisons, WORK/causal/effects/effects.parquet; and WORK/overlap.parquet
+(`selmem overlap`). What is not there is named and left out. Written are
 
     hub_cards/tables/mamba-own-SIZE-probe    as by card_tables.py, thinned
     scripts/results/study/models/MODEL       what the cards are made of, but for the weights
     scripts/results/study/*.parquet          trainings, learning_curves, convergence, verdicts,
                                              variants, reruns, correlations, pairs, common_words,
-                                             contrasts, causal
+                                             contrasts, causal, overlap
 
 Fractions are rounded to four decimals. Of single sources only the lengths of `SOURCE_LENGTHS` are
 kept, with tags over all words of the chunks.
@@ -39,6 +39,7 @@ from study_records import (
 from study_runs import CAUSAL, FROM_SCRATCH, NAME, PROBE_RATES, SEEDS
 
 from selmem.analysis.measurements import POOLED
+from selmem.measurement.config import MeasureConfig
 from selmem.tables import WHOLE_TEXT, read_metadata, read_table, write_table, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,6 +150,27 @@ def _main(omission: pd.DataFrame) -> str:
     return POOLED if POOLED in set(omission["source"]) else str(omission["source"].iloc[0])
 
 
+def overlap_table(work: Path) -> pd.DataFrame:
+    """Return what the measured sources share with the training corpus, a row for each.
+
+    Columns: how many documents, of them left out by `selmem measure`, and n-grams, in all and in
+    the corpus; the last two also without those documents. A text too short for an n-gram stays.
+    """
+    table = table_at(work / "overlap.parquet")
+    if not len(table):
+        return table
+    reports = [report_table(work / "reports" / size, "omission") for size in SIZES]
+    measured = pd.concat(reports)["source"].unique() if any(map(len, reports)) else []
+    table = table[table["source"].isin(measured)].assign(n_documents=1)
+    share = table["n_found"] / table["n_ngrams"].clip(lower=1)
+    kept = table[share <= MeasureConfig.max_overlap]
+    names = ["n_documents", "n_ngrams", "n_found"]
+    found, stay = (part.groupby("source")[names].sum() for part in (table, kept))
+    found["n_left_out"] = found["n_documents"] - stay["n_documents"]
+    found[["n_ngrams_kept", "n_found_kept"]] = stay[["n_ngrams", "n_found"]]
+    return found.reset_index()
+
+
 def rerun_table(reports: Path) -> pd.DataFrame:
     """Return every cell of a run made again beside the interval of the first.
 
@@ -212,6 +234,7 @@ def collect(work: Path, root: Path) -> None:
         "reruns": rerun_table(reports),
         "contrasts": comparison(work, "readers"),
         "causal": table_at(work / "causal/effects/effects.parquet"),
+        "overlap": overlap_table(work),
         **{name: per_size(reports, name) for name in PER_SIZE},
     }
     for name, table in tables.items():

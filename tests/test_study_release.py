@@ -25,7 +25,7 @@ from study_tables import collect  # noqa: E402
 
 TEMPLATES = sorted((ROOT / "scripts").glob("study_*.md.jinja"))
 # what a template may say by itself: lengths, the rule and the level, names
-LITERAL = r"T = \d+|\d+ tokens|95 %|1 %|Mamba-1|`\d+m[\w-]*`"
+LITERAL = r"13-grams|T = \d+|\d+ tokens|95 %|1 %|Mamba-1|`\d+m[\w-]*`"
 
 
 def release(folder, sizes, **options):

@@ -1,6 +1,7 @@
 """What is collected of the study: on made-up numbers, everything that the release is made from."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -144,3 +145,17 @@ def test_sizes_that_were_not_measured_are_named(tmp_path, capsys):
     write_measured(tmp_path / "1m")
     assert not len(sizes(tmp_path))
     assert "15m" in capsys.readouterr().out
+
+
+def test_overlap_is_told_of_the_measured_sources_with_and_without_what_is_left_out(work, tmp_path):
+    folder = tmp_path / "work"
+    shutil.copytree(work / "reports" / "1m", folder / "reports" / "1m")
+    assert not len(study_tables.overlap_table(folder))
+    rows = [("gsm8k", "1", 100, 40), ("gsm8k", "2", 300, 30), ("gsm8k", "3", 0, 0)]
+    rows += [("not measured", "1", 10, 10)]
+    table = pd.DataFrame(rows, columns=["source", "doc_id", "n_ngrams", "n_found"])
+    table.to_parquet(folder / "overlap.parquet")
+    assert study_tables.overlap_table(folder).to_dict("records") == [
+        {"source": "gsm8k", "n_documents": 3, "n_ngrams": 400, "n_found": 70, "n_left_out": 1,
+         "n_ngrams_kept": 300, "n_found_kept": 30}
+    ]  # fmt: skip
