@@ -1,6 +1,6 @@
 """Rarity and perplexity against what is lost, as rank correlations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,28 +84,58 @@ def type_points(words: pd.DataFrame) -> Points:
     """Return word types (surfaces) as points: log10 frequency against what is lost of them."""
     codes, surfaces = pd.factorize(words["word"].astype(str))
     n_words = np.bincount(codes, minlength=len(surfaces))
-    frequent = n_words >= MIN_TYPE_WORDS
-    document, strata = _documents(words)
-    shape = (len(strata), len(surfaces))
-
-    def per_document(column: str) -> sparse.csc_matrix:
-        values = np.nan_to_num(words[column].to_numpy(dtype=float))
-        return sparse.csc_matrix((values, (document, codes)), shape)[:, frequent]
 
     def mean(column: str) -> Floats:
         total = np.bincount(codes, words[column].to_numpy(dtype=float), len(surfaces))
-        return (total / n_words)[frequent]
+        return np.asarray(total / n_words)
 
-    sums = {c: per_document(c) for c in sorted({c for pair in _OUTCOMES.values() for c in pair})}
-    frequency, tokens = mean("log10_word_frequency"), mean("n_tokens")
-    characters = pd.Series(surfaces[frequent]).str.len().to_numpy(dtype=float)
+    characters = np.array([len(surface) for surface in surfaces], dtype=float)
+    return points_of_types(
+        words,
+        codes,
+        level="word type",
+        predictor=(FREQUENCY, mean("log10_word_frequency")),
+        outcomes=_OUTCOMES,
+        covariates={"tokens per word": mean("n_tokens"), "characters per word": characters},
+    )
+
+
+def points_of_types(
+    rows: pd.DataFrame,
+    codes: NDArray[np.int64],
+    *,
+    level: str,
+    predictor: tuple[str, Floats],
+    outcomes: Mapping[str, tuple[str, str]],
+    covariates: Mapping[str, Floats],
+) -> Points:
+    """Return types with at least two occurrences as points.
+
+    Args:
+        rows: the occurrences (R,), with `document`, `source` and the columns of the outcomes.
+        codes: (R,) type of each occurrence, from 0 on.
+        level: what a point is.
+        predictor: its name, and its value for each type.
+        outcomes: of each, the columns whose sums over a type's occurrences are divided.
+        covariates: of each, its value for each type.
+    """
+    frequent = np.bincount(codes, minlength=len(predictor[1])) >= MIN_TYPE_WORDS
+    document, strata = _documents(rows)
+    shape = (len(strata), len(frequent))
+
+    def per_document(column: str) -> sparse.csc_matrix:
+        values = np.nan_to_num(rows[column].to_numpy(dtype=float))
+        return sparse.csc_matrix((values, (document, codes)), shape)[:, frequent]
+
+    sums = {c: per_document(c) for c in sorted({c for pair in outcomes.values() for c in pair})}
+    fixed = [values[frequent] for values in covariates.values()]
 
     def draw(weights: Floats) -> Floats:
         totals = {column: weights @ matrix for column, matrix in sums.items()}
-        return np.stack([frequency, *_outcomes(totals), tokens, characters], axis=1)
+        found = [_divided(totals[top], totals[bottom]) for top, bottom in outcomes.values()]
+        return np.stack([predictor[1][frequent], *found, *fixed], axis=1)
 
-    covariates = ("tokens per word", "characters per word")
-    return Points(FREQUENCY, "word type", tuple(_OUTCOMES), covariates, draw, strata)
+    return Points(predictor[0], level, tuple(outcomes), tuple(covariates), draw, strata)
 
 
 def pos_points(words: pd.DataFrame) -> Points:
@@ -138,10 +168,6 @@ def _documents(frame: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64
         frame["document"].to_numpy(), return_index=True, return_inverse=True
     )
     return document, frame["source"].cat.codes.to_numpy()[first].astype(np.int64)
-
-
-def _outcomes(totals: dict[str, Floats]) -> list[Floats]:
-    return [_divided(totals[top], totals[bottom]) for top, bottom in _OUTCOMES.values()]
 
 
 def _divided(top: Floats, bottom: Floats) -> Floats:
