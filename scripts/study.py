@@ -15,7 +15,8 @@ gives each a card of its own. --flags adds flags to each training (--flags --cud
 --sources are measured, at most --max-chunks chunks of each and length, --control-chunks of them
 with parts of the state exchanged; aave and sae, two versions of the same lines, as whole texts and
 by their first 16 tokens. DIR/frequencies.parquet (`selmem count`), DIR/frequencies-neox.parquet and
-DIR/overlap.parquet (`selmem overlap`) are used if there.
+DIR/overlap.parquet (`selmem overlap`) are used if there, and by `report` DIR/pile-unigrams.npy, the
+Pile's count of every GPT-NeoX token (int64[50277]).
 --measure-flags "FLAG ..." adds flags to each measurement, --report-flags to each report.
 
 Stages: encoders (four sizes), neox (one encoder, probe and null probe with the GPT-NeoX tokenizer),

@@ -20,6 +20,7 @@ from study_runs import (
     SEEDS,
     Run,
 )
+from study_token_counts import COUNTS, NEOX, PILE_COUNTS, TOKENIZER
 
 LENGTHS, CONTROL_LENGTHS = (4, 8, 16, 32, 64, 128, 256), (16, 64, 256)
 CONTROLS = {"lengths": CONTROL_LENGTHS, "controls": True, "training_corpus": "corpus"}
@@ -162,7 +163,7 @@ def report(text: Text) -> list[Run]:
     parts = {size: [run.out for run in of_size(size, text)] for size in reversed(PROBE_RATES)}
     own = [one_report(size, folders) for size, folders in parts.items()]
     others = [one_report(name, [f"measured/{name}"]) for name in variants()]
-    return [*own, *others, *(card(size) for size in parts), *comparisons()]
+    return [*own, *others, *(card(size) for size in parts), *comparisons(), *token_counts(text)]
 
 
 def one_report(name: str, folders: Iterable[str]) -> Run:
@@ -184,6 +185,16 @@ def compared(what: str, names: Iterable[str]) -> Run:
     inputs = tuple(f"measured/{name}/run.json" for name in names)
     script, out = "study_contrasts.py", f"comparisons/{what}"
     return Run(out, (".", what), inputs=inputs, result="table.parquet", script=script)
+
+
+def token_counts(text: Text) -> list[Run]:
+    """Return the comparison of the Pile's token counts with the corpus's, if those are there."""
+    if not (text.work / PILE_COUNTS).exists():
+        return []
+    inputs = (f"measured/{NEOX}/run.json", COUNTS, f"{TOKENIZER}/tokenizer.json", PILE_COUNTS)
+    script, out = "study_token_counts.py", "comparisons/token_counts"
+    command = (".", PILE_COUNTS)
+    return [Run(out, command, inputs=inputs, result="table.parquet", script=script)]
 
 
 def card(size: str) -> Run:

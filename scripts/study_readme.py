@@ -33,10 +33,12 @@ from study_readme_tables import (
     same_weights,
     scaled,
     shift,
+    token_count_table,
     verdict_table,
     weak_null,
 )
 from study_runs import PROBE_RATES
+from study_token_counts import OTHER
 
 from selmem.analysis.measurements import POOLED
 
@@ -171,6 +173,17 @@ def context(committed: Committed) -> dict[str, Any]:
         table = committed.table("overlap")
         return f"{100 * table['n_found_kept'].sum() / table['n_ngrams_kept'].sum():.1f} %"
 
+    def token_rank(count: str, outcome: str, length: int, held: str = "") -> str:
+        of = {"predictor": f"count in the {count}", "adjusted_for": held, "length": length}
+        row = lookup(committed, "token_counts", outcome=outcome, **of)
+        return ends(row, 1, ".2f", "correlation")
+
+    def form_effect() -> str:
+        table = committed.table("token_counts").query("adjusted_for != ''")
+        of = ["length", "predictor", "outcome", "adjusted_for"]
+        found = table.set_index(of)["correlation"].unstack()
+        return format(found.sub(found[OTHER], axis=0).abs().max(axis=None), ".2f")
+
     sizes = list(committed.folders())
 
     def each(
@@ -192,6 +205,7 @@ def context(committed: Committed) -> dict[str, Any]:
         "convergence": convergence_table,
         "readers": reader_table,
         "reruns": rerun_table,
+        "token_counts": token_count_table,
     }
     return {
         "value": value,
@@ -213,6 +227,8 @@ def context(committed: Committed) -> dict[str, Any]:
         "same_weights": partial(same_weights, committed),
         "each": each,
         "over": over,
+        "token_rank": token_rank,
+        "form_effect": form_effect,
         "left_out": left_out,
         "shared": shared,
         "has": committed.has,

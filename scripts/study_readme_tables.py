@@ -1,11 +1,12 @@
 """The tables of the README's section on the study, as lines of Markdown; see study_readme.py."""
 
 from collections.abc import Collection, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pandas as pd
 from study_figures import LENGTH, Committed
 from study_runs import PROBE_RATES
+from study_token_counts import CORPUS, OTHER, PILE
 
 from selmem.analysis.measurements import POOLED
 from selmem.tables import WHOLE_TEXT, length_name
@@ -17,6 +18,11 @@ EFFECTS = {
     "match": "both agree (other words)",
 }
 MEMORY_LENGTHS = (16, 64)
+COUNTED = {
+    "omission_aligned": "omission",
+    "recovered_fraction": "share recovered",
+    "null_bits": "null bits",
+}
 OUTCOMES = {
     "omission_aligned": ("omission (aligned), points", 100, ".1f"),
     "recovered_bits": ("recovered bits per word", 1, ".2f"),
@@ -259,6 +265,19 @@ def same_weights(committed: Committed, run: str, first: str) -> bool:
         table[names == name].set_index("kind")["weights_sha256"] for name in (run, first)
     )
     return len(ours) == len(theirs) == 3 and bool((ours != "").all() and ours.equals(theirs))
+
+
+def token_count_table(committed: Committed) -> list[str]:
+    """Return what goes with each count of tokens, a row for each length and count."""
+    table = committed.table("token_counts")
+    own = table.set_index(["length", "predictor", "outcome", "adjusted_for"]).sort_index()
+    cells = list(product(COUNTED, ("", OTHER)))
+    rows = []
+    for length, name in product(sorted(set(table["length"])), (CORPUS, PILE)):
+        found = (ends(own.loc[(length, name, *c)], 1, ".2f", "correlation") for c in cells)
+        rows.append([name, length_name(length), *found])
+    heads = ["", "length", *(COUNTED[o] + (held and ", other held") for o, held in cells)]
+    return _grid(heads, rows)
 
 
 def rerun_table(committed: Committed) -> list[str]:

@@ -12,7 +12,7 @@ reader, WORK/tables, WORK/comparisons, WORK/causal/effects/effects.parquet; and 
     scripts/results/study/models/MODEL       what the cards are made of, but for the weights
     scripts/results/study/*.parquet          trainings, learning_curves, convergence, verdicts,
                                              variants, reruns, correlations, pairs, common_words,
-                                             contrasts, causal, overlap
+                                             contrasts, token_counts, causal, overlap
 
 Fractions are rounded to four decimals. Of single sources only the lengths of `SOURCE_LENGTHS` are
 kept, with tags over all words of the chunks.
@@ -108,7 +108,7 @@ def report_table(report: Path, name: str) -> pd.DataFrame:
 
 
 def comparison(work: Path, what: str) -> pd.DataFrame:
-    """Return what study_contrasts.py wrote; no rows where it did not run."""
+    """Return what stands in WORK/comparisons; no rows where nothing was compared."""
     return table_at(work / "comparisons" / what / "table.parquet")
 
 
@@ -233,6 +233,7 @@ def collect(work: Path, root: Path) -> None:
         "variants": variant_table(reports),
         "reruns": rerun_table(reports),
         "contrasts": comparison(work, "readers"),
+        "token_counts": comparison(work, "token_counts"),
         "causal": table_at(work / "causal/effects/effects.parquet"),
         "overlap": overlap_table(work),
         **{name: per_size(reports, name) for name in PER_SIZE},

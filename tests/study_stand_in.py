@@ -132,7 +132,7 @@ def add_metadata(path):
 
 def write_comparisons(folder):
     """Write what study_contrasts.py writes."""
-    for name in ("sizes", "readers"):
+    for name in ("sizes", "readers", "token_counts"):
         (folder / name).mkdir(parents=True)
     rows = pd.read_parquet(TRIAL / "verdicts.parquet").query("claim == 'length'").head(2)
     rows = rows.assign(claim="size", statement="Smaller models lose more.", length=[64, 256])
@@ -151,6 +151,23 @@ def write_comparisons(folder):
         ]
     )  # fmt: skip
     contrasts.to_parquet(folder / "readers/table.parquet")
+    token_counts().to_parquet(folder / "token_counts/table.parquet")
+
+
+def token_counts():
+    """Return what study_token_counts.py writes: every correlation another one."""
+    names = ["length", "predictor", "outcome", "adjusted_for"]
+    rows = [
+        (length, f"count in the {corpus}", outcome, held)
+        for length in (16, 64, 256)
+        for corpus in ("corpus", "Pile")
+        for outcome in ("omission_aligned", "recovered_fraction", "null_bits", "recovered_bits")
+        for held in ("", "other count", "other count, characters, leading space")
+    ]
+    rows += [(n, "count in the corpus", "count in the Pile", "") for n in (16, 64, 256)]
+    value = np.arange(len(rows)) / 100 - 0.4
+    ends = {"correlation": value, "ci_low": value - 0.02, "ci_high": value + 0.02}
+    return pd.DataFrame(rows, columns=names).assign(**ends)
 
 
 def write_effects(folder):

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from study_stand_in import token_counts
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import study_readme_tables as tables
 
@@ -96,3 +98,20 @@ def test_readers_are_further_from_their_end_if_every_gain_rises_with_the_size(ga
 def test_one_size_alone_is_not_further_than_others():
     row = {"kind": "probe", "against": "half", "size": "1m", "length": 64, "gain": 0.1}
     assert not tables.further_with_size(committed(convergence=pd.DataFrame([row])))
+
+
+def test_token_counts_stand_by_length_with_the_corpus_first_and_each_number_in_its_cell():
+    made = token_counts()
+    rows = tables.token_count_table(committed(token_counts=made))
+    assert [row.split(" | ")[:2] for row in rows[2:4]] == [
+        ["| count in the corpus", "16 tokens"],
+        ["| count in the Pile", "16 tokens"],
+    ]
+    assert len(rows) == 2 + 3 * 2
+    own = made[(made["length"] == 64) & (made["predictor"] == "count in the Pile")]
+    own = own.set_index(["outcome", "adjusted_for"])
+    cells = [own.loc["omission_aligned", ""], own.loc["omission_aligned", "other count"]]
+    cells.append(own.loc["recovered_fraction", ""])
+    shown = [f"{row.correlation:+.2f} [{row.ci_low:+.2f}, {row.ci_high:+.2f}]" for row in cells]
+    assert rows[5].split(" | ")[2:5] == shown
+    assert rows[0].split(" | ")[2:5] == ["omission", "omission, other held", "share recovered"]

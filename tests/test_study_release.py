@@ -68,7 +68,7 @@ def test_figures_without_tables_are_named_and_left_out(tmp_path, capsys):
 
 
 def test_section_holds_every_table_and_figure_by_its_committed_name(section):
-    names = ["family", "verdicts", "causal", "convergence", "readers", "reruns"]
+    names = ["family", "verdicts", "causal", "token_counts", "convergence", "readers", "reruns"]
     assert re.findall(r"<!-- table: (\w+) -->", section) == names
     shown = set(re.findall(r"hub_cards/figures/study/(\w+)\.png", section))
     assert shown == set(study_readme.CAPTIONS)
@@ -139,6 +139,13 @@ def test_functions_of_the_templates_take_the_number_of_their_row(root):
     own = reruns.query("run == '1m-again' and outcome == 'recovered_fraction'")
     assert known["agreement"]("-again") == f"{100 * own['inside'].mean():.0f} %"
     assert known["larger"] == ["4m", "15m", "45m"]
+    ranks = pd.read_parquet(root / "scripts/results/study/token_counts.parquet")
+    row = ranks.query("predictor == 'count in the Pile' and length == 64 and adjusted_for == ''")
+    value = row.set_index("outcome")["correlation"]["null_bits"]
+    assert known["token_rank"]("Pile", "null_bits", 64).startswith(f"{value:+.2f} [")
+    held = known["token_rank"]("Pile", "null_bits", 64, "other count")
+    assert held.startswith(f"{value + 0.01:+.2f} [")
+    assert known["form_effect"]() == "0.01"
     controls = pd.read_parquet(root / "hub_cards/tables/mamba-own-4m-probe/controls.parquet")
     controls = controls[(controls["length"] == 16) & (controls["source"] != "all sources")]
     bits = controls.set_index(["condition", "source"])["bits"]
