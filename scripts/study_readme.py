@@ -21,7 +21,6 @@ from study_readme_tables import (
     effect_text,
     ends,
     family_table,
-    further_with_size,
     in_order,
     loss_ratio,
     memories,
@@ -169,8 +168,9 @@ def context(committed: Committed) -> dict[str, Any]:
         table = committed.table("overlap")
         return f"{table['n_left_out'].sum():,} of {table['n_documents'].sum():,}"
 
-    def shared() -> str:
+    def shared(source: str = "") -> str:
         table = committed.table("overlap")
+        table = table[table["source"] == source] if source else table
         return f"{100 * table['n_found_kept'].sum() / table['n_ngrams_kept'].sum():.1f} %"
 
     def token_rank(count: str, outcome: str, length: int, held: str = "") -> str:
@@ -222,7 +222,6 @@ def context(committed: Committed) -> dict[str, Any]:
         "rank_agreement": partial(rank_agreement, committed),
         "loss_ratio": partial(loss_ratio, committed),
         "order_holds": partial(order_holds, committed),
-        "further_with_size": partial(further_with_size, committed),
         "weak_null": partial(weak_null, committed),
         "same_weights": partial(same_weights, committed),
         "each": each,

@@ -237,18 +237,6 @@ def order_holds(committed: Committed) -> bool:
     return len(better) > 0 and all(better)
 
 
-def further_with_size(committed: Committed) -> bool:
-    """Return whether more tokens help a probe the more, the larger its encoder, at all lengths.
-
-    All sizes have doublings in common: those from half of the tokens to all of them.
-    """
-    table = committed.table("convergence")
-    table = table[(table["kind"] == "probe") & (table["against"] == "half")]
-    gains = table.pivot(index="size", columns="length", values="gain")
-    rises = gains.reindex(in_order(gains.index)).diff().dropna() > 0
-    return len(rises) > 0 and bool(rises.all(axis=None))
-
-
 def weak_null(committed: Committed, size: str, length: int) -> str:
     """Return in how many sources the null probe has more bits than the encoder without a state."""
     table = committed.family("controls", pooled=False)

@@ -75,31 +75,6 @@ def test_one_size_alone_has_no_order():
     assert not tables.order_holds(committed(convergence=pd.DataFrame([row])))
 
 
-@pytest.mark.parametrize(
-    ("gains", "further"),
-    [
-        ({64: [0.07, 0.13, 0.18], 256: [0.02, 0.04, 0.06]}, True),
-        ({64: [0.07, 0.13, 0.12], 256: [0.02, 0.04, 0.06]}, False),
-        ({64: [0.07, 0.13, 0.18], 256: [0.02, 0.04, 0.04]}, False),
-    ],
-)
-def test_readers_are_further_from_their_end_if_every_gain_rises_with_the_size(gains, further):
-    rows = [
-        ("probe", "half", size, length, gain)
-        for length, values in gains.items()
-        for size, gain in zip(["1m", "4m", "15m"], values, strict=True)
-    ]
-    others = [("null probe", "half", "4m", 64, 0.0), ("probe", "twice", "4m", 64, 0.0)]
-    names = ["kind", "against", "size", "length", "gain"]
-    table = pd.DataFrame([*rows, *others], columns=names)
-    assert tables.further_with_size(committed(convergence=table)) == further
-
-
-def test_one_size_alone_is_not_further_than_others():
-    row = {"kind": "probe", "against": "half", "size": "1m", "length": 64, "gain": 0.1}
-    assert not tables.further_with_size(committed(convergence=pd.DataFrame([row])))
-
-
 def test_token_counts_stand_by_length_with_the_corpus_first_and_each_number_in_its_cell():
     made = token_counts()
     rows = tables.token_count_table(committed(token_counts=made))
