@@ -118,10 +118,10 @@ def span(texts: Sequence[str]) -> str:
     found = [NUMBER.findall(text) for text in texts]
     values = [numbers[0] for numbers in found]
     bounds = [bound for numbers in found for bound in numbers[1:]]
-    ends = dict.fromkeys((min(values, key=float), max(values, key=float)))
+    both = dict.fromkeys((min(values, key=float), max(values, key=float)))
     unit = " %" if texts[0].endswith(" %") else ""
     interval = f" [{min(bounds, key=float)}, {max(bounds, key=float)}]" if bounds else ""
-    return " to ".join(ends) + unit + interval
+    return " to ".join(both) + unit + interval
 
 
 def context(committed: Committed) -> dict[str, Any]:

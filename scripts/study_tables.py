@@ -25,6 +25,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from study_measures import CARD, CONTROL_LENGTHS
@@ -40,6 +41,7 @@ from study_runs import CAUSAL, FROM_SCRATCH, NAME, PROBE_RATES, SEEDS
 
 from selmem.analysis.measurements import POOLED
 from selmem.measurement.config import MeasureConfig
+from selmem.overlap import read_overlap
 from selmem.tables import WHOLE_TEXT, read_metadata, read_table, write_table, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,19 +158,19 @@ def overlap_table(work: Path) -> pd.DataFrame:
     Columns: how many documents, of them left out by `selmem measure`, and n-grams, in all and in
     the corpus; the last two also without those documents. A text too short for an n-gram stays.
     """
-    table = table_at(work / "overlap.parquet")
-    if not len(table):
-        return table
     reports = [report_table(work / "reports" / size, "omission") for size in SIZES]
-    measured = pd.concat(reports)["source"].unique() if any(map(len, reports)) else []
-    table = table[table["source"].isin(measured)].assign(n_documents=1)
-    share = table["n_found"] / table["n_ngrams"].clip(lower=1)
-    kept = table[share <= MeasureConfig.max_overlap]
-    names = ["n_documents", "n_ngrams", "n_found"]
-    found, stay = (part.groupby("source")[names].sum() for part in (table, kept))
-    found["n_left_out"] = found["n_documents"] - stay["n_documents"]
-    found[["n_ngrams_kept", "n_found_kept"]] = stay[["n_ngrams", "n_found"]]
-    return found.reset_index()
+    measured = {source for table in reports for source in table.get("source", ())}
+    path = work / "overlap.parquet"
+    overlaps = [o for o in read_overlap(path) if o.source in measured] if path.is_file() else []
+    if not overlaps:
+        return pd.DataFrame()
+    kept = np.array([o.within(MeasureConfig.max_overlap) for o in overlaps])
+    table = pd.DataFrame(overlaps).drop(columns="doc_id")
+    table.insert(1, "n_documents", 1)
+    table["n_left_out"] = (~kept).astype(int)
+    for name in ("n_ngrams", "n_found"):
+        table[f"{name}_kept"] = table[name] * kept
+    return table.groupby("source").sum().reset_index()
 
 
 def rerun_table(reports: Path) -> pd.DataFrame:

@@ -59,6 +59,10 @@ class Overlap:
         """Share of n-grams found, in [0, 1]; None for a document too short to have one."""
         return self.n_found / self.n_ngrams if self.n_ngrams else None
 
+    def within(self, max_share: float) -> bool:
+        """Return whether at most `max_share` is found; true of a document too short to tell."""
+        return (self.share or 0.0) <= max_share
+
 
 def find_overlap(
     documents: Iterable[Document], corpus: Iterable[str], *, n_words: int = N_WORDS
@@ -181,12 +185,12 @@ def without_overlap(
     Raises:
         InputError: a document has no entry in `overlaps`.
     """
-    shares = {(o.source, o.doc_id): o.share or 0.0 for o in overlaps}
+    stays = {(o.source, o.doc_id): o.within(max_share) for o in overlaps}
     for document in documents:
         key = (document.source, document.doc_id)
-        if key not in shares:
+        if key not in stays:
             raise InputError(
                 f"no overlap is stored for document {key[1]!r} of {key[0]}; compute it again"
             )
-        if shares[key] <= max_share:
+        if stays[key]:
             yield document

@@ -2,7 +2,7 @@
 # mypy: ignore-errors
 """The kernel of `gpu_product.py`; EARLY and INTERPRETED are as in `gpu_step_kernels.py`."""
 
-from .triton_math import multiply
+from .triton_math import multiply, take_turn
 from .triton_runtime import jit
 
 try:
@@ -29,9 +29,7 @@ def product_kernel(
     begin = tl.program_id(2) * LENGTH
     kept = (row < rows)[:, None] & (column < OUTER)[None, :]
     row = tl.minimum(row, rows - 1)
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
+    take_turn(EARLY)
     total = tl.zeros([BM, BN], tl.float32)
     for start in range(begin, begin + LENGTH, BK):
         left = values.load([tl.program_id(1) * BM, start])

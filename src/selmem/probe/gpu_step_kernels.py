@@ -12,7 +12,7 @@ Dims: B rows, H hidden size, D inner channels, N state size, W convolution width
 P = R + 2N; a program takes BM rows and BN channels.
 """
 
-from .triton_math import multiply, sigmoid, softplus
+from .triton_math import multiply, sigmoid, softplus, take_turn
 from .triton_runtime import jit
 
 try:
@@ -40,9 +40,7 @@ def norm_kernel(
         # a product lies between the kernel that wrote this and the one before this one
         total = tl.load(stream + place, mask=inside, other=0.0, cache_modifier=".cg")
         total = total.to(tl.float32)
-        if EARLY:
-            tl.extra.cuda.gdc_wait()
-            tl.extra.cuda.gdc_launch_dependents()
+        take_turn(EARLY)
         if SPLIT > 0:
             parts = source + row * (SPLIT * HIDDEN) + h
             added = tl.load(parts, mask=inside, other=0.0, cache_modifier=".cg")
@@ -61,20 +59,6 @@ def norm_kernel(
     value = rounded.to(tl.float32)
     value *= tl.rsqrt(tl.sum(value * value, 0) / HIDDEN + eps)
     tl.store(normed + place, (value * w).to(normed.dtype.element_ty), mask=inside)
-
-
-@jit
-def take_turn(EARLY: constexpr, AHEAD: constexpr):
-    """Wait for the kernel before, then let the next one start; with AHEAD, let it start first.
-
-    What the next one loads before it waits may then not be written by the kernel before either.
-    """
-    if EARLY:
-        if AHEAD:
-            tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
-        if not AHEAD:
-            tl.extra.cuda.gdc_launch_dependents()
 
 
 @jit(do_not_specialize=["rows"])
@@ -203,9 +187,7 @@ def recur_kernel(
     a = tl.load(a_matrix + dn, mask=tile, other=0.0) * 1.4426950408889634
     skip = tl.load(skip_weight + d, mask=ours, other=0.0)
     bias = tl.load(dt_bias + d, mask=ours, other=0.0)
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
+    take_turn(EARLY)
     inputs = ()
     for r in tl.static_range(ROWS):
         row = tl.minimum(first + r, rows - 1)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # mypy: ignore-errors
-"""Float32 functions that the Triton kernels share."""
+"""Functions that the Triton kernels share; values are float32."""
 
 from .triton_runtime import jit
 
@@ -40,3 +40,18 @@ def multiply(a, b, INTERPRETED: constexpr):
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, b)
+
+
+@jit
+def take_turn(EARLY: constexpr, AHEAD: constexpr = False):
+    """Wait for the kernel before, then let the next one start; with AHEAD, let it start first.
+
+    What the next one loads before it waits may then not be written by the kernel before either.
+    Without EARLY, no kernel starts before the one before has ended.
+    """
+    if EARLY:
+        if AHEAD:
+            tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+        if not AHEAD:
+            tl.extra.cuda.gdc_launch_dependents()
