@@ -6,13 +6,24 @@ import pytest
 import torch
 
 from selmem.encoder import read_state
-from selmem.probe import MambaProbe, MambaState, gpu_product, gpu_step, gpu_tiles
+from selmem.probe import MambaProbe, MambaState, gpu_product, gpu_step, gpu_step_launches, gpu_tiles
 from selmem.probe.graph_decoding import CudaRecorder, GraphDecoder
 from selmem.probe.triton_runtime import INTERPRETED
 from small_models import small_encoder, token_ids
 from triton_runs import DEVICE, poison, to_the_nearest  # noqa: F401, every case runs with them
 
 OWN = {f"own {most}": tiles for most, tiles in gpu_tiles.TILES.items()}
+# norms within the products, and all kernels ahead
+FOLDED = gpu_tiles.MANY._replace(
+    convolve=gpu_tiles.Tile(16, 32, 4, ahead=True),
+    select=gpu_tiles.Tile(16, 256, 8, ahead=True),
+    recur=gpu_tiles.Tile(2, 32, 2, ahead=True),
+    enter=gpu_tiles.ENTER._replace(ahead=True),
+    leave=gpu_product.Product(64, 16, 64, 1, 4, 4, ahead=True),
+    folded=True,
+)
+OWN["folded"] = FOLDED
+OWN["folded, in branches"] = FOLDED._replace(branches=2)
 LIBRARY = {f"library {most}": tiles for most, tiles in gpu_tiles.LIBRARY_TILES.items()}
 STEPS = 2 if INTERPRETED else 8
 SHAPES = (
@@ -36,20 +47,26 @@ def backbone_and_state(rows, **changes):
         )
 
 
-def steps_of(step, state):
+def steps_of(step, state, *more):
     """Return hidden vectors of some steps, and the state after them, as float32."""
     rows = state.batch_size
     with torch.no_grad():
         tokens = [token_ids(rows, 1, seed=s)[:, 0].contiguous().to(DEVICE) for s in range(STEPS)]
-        hidden = torch.stack([step(token, state).clone() for token in tokens])
+        hidden = []
+        for token in tokens:
+            hidden.append(step(token, state, *more).clone())
+            for turn in more:
+                turn += 1
+        hidden = torch.stack(hidden)
     return [part.float() for part in (hidden, state.conv, state.ssm)]
 
 
-def gpu_steps(backbone, state):
+def gpu_steps(backbone, state, *, turns=False):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELMEM_SCAN", "triton")
         step = gpu_step.gpu_step(backbone, backbone.step_weights(), state.ssm.dtype)
-    return steps_of(step, MambaState(state.conv.mT.contiguous().mT, state.ssm.clone()))
+    turn = [torch.zeros(1, dtype=torch.int64, device=DEVICE)] if turns else []
+    return steps_of(step, MambaState(state.conv.mT.contiguous().mT, state.ssm.clone()), *turn)
 
 
 def errors(found, expected):
@@ -68,9 +85,27 @@ def test_gpu_steps_are_as_near_to_exact_ones_as_plain_steps(rows, changes):
     assert max(errors(fast, plain)) < 0.02
 
 
+@pytest.mark.parametrize(("rows", "changes"), SHAPES, ids=lambda part: str(part)[:12])
+def test_steps_with_norms_in_the_products_are_as_near(rows, changes, monkeypatch):
+    monkeypatch.setattr(gpu_tiles, "TILES", {1000: FOLDED})
+    test_gpu_steps_are_as_near_to_exact_ones_as_plain_steps(rows, changes)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_windows_may_be_rings(width):
+    backbone, state = backbone_and_state(5, conv_kernel=width)
+    shifted = gpu_steps(backbone, state)
+    turned = gpu_steps(backbone, state, turns=True)
+    turned[1] = turned[1].roll(-STEPS % width, -1)
+    for ours, expected in zip(turned, shifted, strict=True):
+        assert torch.equal(ours, expected)
+
+
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter runs one kernel after the other")
-def test_early_starts_change_nothing(monkeypatch):
-    backbone, state = backbone_and_state(7)
+@pytest.mark.parametrize("tiles", OWN.values(), ids=OWN)
+def test_early_starts_change_nothing(tiles, monkeypatch):
+    backbone, state = backbone_and_state(7, hidden_size=40)
+    monkeypatch.setattr(gpu_tiles, "TILES", {1000: tiles})
     early = gpu_steps(backbone, state)
     monkeypatch.setattr(gpu_step, "EARLY", False)
     for ours, expected in zip(early, gpu_steps(backbone, state), strict=True):
@@ -86,17 +121,18 @@ def test_every_tile_is_right(tiles, monkeypatch):
     assert max(errors(gpu_steps(backbone, state), plain)) < 0.02
 
 
-def in_branches(patch, branches):
+def in_branches(patch, branches, tiles=gpu_tiles.MANY):
     """Split rows into so many branches, whatever their number."""
-    patch.setattr(gpu_tiles, "TILES", {1000: gpu_tiles.MANY._replace(branches=branches)})
+    patch.setattr(gpu_tiles, "TILES", {1000: tiles._replace(branches=branches)})
 
 
+@pytest.mark.parametrize("tiles", [gpu_tiles.MANY, FOLDED], ids=["norms", "folded"])
 @pytest.mark.parametrize(("rows", "branches"), [(1, 2), (5, 2), (7, 3)])
-def test_branches_change_nothing(rows, branches, monkeypatch):
+def test_branches_change_nothing(rows, branches, tiles, monkeypatch):
     backbone, state = backbone_and_state(rows, hidden_size=40)
-    in_branches(monkeypatch, 1)
+    in_branches(monkeypatch, 1, tiles)
     expected = gpu_steps(backbone, state)
-    in_branches(monkeypatch, branches)
+    in_branches(monkeypatch, branches, tiles)
     for ours, theirs in zip(gpu_steps(backbone, state), expected, strict=True):
         assert torch.equal(ours, theirs)
 
@@ -109,7 +145,7 @@ def test_only_the_first_kernel_of_a_branch_waits_for_all_before(monkeypatch):
         log.append(early)
         return {"EARLY": False}
 
-    for module in (gpu_step, gpu_product):
+    for module in (gpu_step_launches, gpu_product):
         monkeypatch.setattr(module, "launch_options", options)
     monkeypatch.setattr(gpu_step, "may_start_early", lambda _device: True)
     in_branches(monkeypatch, 2)
@@ -147,6 +183,24 @@ def test_rows_of_768_channels_are_split_as_measured(rows, branches, own):
     assert (tiles.enter is not None, tiles.leave is not None) == (own, own)
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="not every GPU has own products")
+@pytest.mark.parametrize(
+    ("rows", "state_size", "channels"),
+    [
+        (256, 16, 512),
+        (256, 40, 512),
+        (256, 41, 256),
+        (5, 64, 64),
+        (1024, 16, 128),
+        (1024, 250, 128),
+    ],
+)
+def test_convolution_has_room_for_what_it_selects(rows, state_size, channels):
+    backbone, _ = backbone_and_state(1, state_size=state_size, time_step_rank=48)
+    step = gpu_step.GpuStep(backbone, backbone.step_weights())
+    assert step._tiles(rows).convolve.channels == channels
+
+
 def test_the_decoder_writes_the_same_in_branches(monkeypatch):
     monkeypatch.setenv("SELMEM_SCAN", "triton")
     encoder = small_encoder(eos_token_id=0, num_hidden_layers=1, hidden_size=40).to(DEVICE)
@@ -162,10 +216,25 @@ def test_the_decoder_writes_the_same_in_branches(monkeypatch):
     assert torch.equal(*written)
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-def test_the_decoder_writes_what_plain_steps_write(autocast, monkeypatch):
+def test_the_decoder_writes_the_same_without_logits(monkeypatch):
     monkeypatch.setenv("SELMEM_SCAN", "triton")
-    encoder = small_encoder(eos_token_id=0, num_hidden_layers=1).to(DEVICE)
+    encoder = small_encoder(eos_token_id=0, num_hidden_layers=1, hidden_size=40).to(DEVICE)
+    probe = MambaProbe.from_encoder(encoder).to(DEVICE).bfloat16().eval()
+    head = torch.randn(probe.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+    head[7] = head[50]  # equals, of two blocks of columns
+    probe.lm_head.weight = torch.nn.Parameter(head.to(probe.lm_head.weight))
+    state = read_state(encoder, token_ids(3, 7).to(DEVICE))
+    written = []
+    for cut in (None, gpu_product.Product(16, 32, 32, 1, 4, 2)):
+        monkeypatch.setattr(gpu_tiles, "TILES", {1000: gpu_tiles.MANY._replace(head=cut)})
+        written.append(GraphDecoder(probe, lambda work: work).decode(state, 6))
+    assert torch.equal(*written)
+
+
+@pytest.mark.parametrize(("autocast", "width"), [(False, 4), (True, 4), (False, 3)])
+def test_the_decoder_writes_what_plain_steps_write(autocast, width, monkeypatch):
+    monkeypatch.setenv("SELMEM_SCAN", "triton")
+    encoder = small_encoder(eos_token_id=0, num_hidden_layers=1, conv_kernel=width).to(DEVICE)
     probe = MambaProbe.from_encoder(encoder).to(DEVICE).eval()
     head = torch.randn(probe.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
     probe.lm_head.weight = torch.nn.Parameter(head.to(DEVICE))
@@ -173,13 +242,14 @@ def test_the_decoder_writes_what_plain_steps_write(autocast, monkeypatch):
     probe = probe if autocast else probe.bfloat16()
     with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
         decoder = GraphDecoder(probe, lambda work: work)
-        written = decoder.decode(state, 6)
+        written = decoder.decode(state, 11)
         assert decoder._gpu_step is not None
+        assert (decoder._buffers.turn is None) == (width == 3), "a round has 8 steps"
         plain = GraphDecoder(probe, lambda work: work)
         plain._load = lambda start: plainly(plain, start)
         # a GPU may round a near tie the other way, and then the texts part
-        columns = 6 if INTERPRETED else 1
-        assert torch.equal(plain.decode(state, 6)[:, :columns], written[:, :columns])
+        columns = 11 if INTERPRETED else 1
+        assert torch.equal(plain.decode(state, 11)[:, :columns], written[:, :columns])
 
 
 def plainly(decoder, start):

@@ -3,7 +3,8 @@ import torch
 
 from selmem.encoder import read_state
 from selmem.probe import MambaProbe, MambaState
-from selmem.probe.graph_decoding import ROUND, GraphDecoder, _size, choose_ref
+from selmem.probe.choosing import Chosen, choose_ref
+from selmem.probe.graph_decoding import ROUND, GraphDecoder, _size
 from small_models import VOCABULARY, small_encoder, token_ids
 
 EOS = 0
@@ -182,10 +183,11 @@ def test_choice_keeps_ended_rows_at_eos():
     logits[0, 5] = logits[1, 6] = logits[2, EOS] = 1
     token, slot = torch.full((3,), 9), torch.tensor([1])
     ended, recent = torch.tensor([False, True, False]), torch.full((2, 4), -1)
-    choose_ref(logits, token, ended, recent, slot, EOS)
+    choose_ref(logits, Chosen(token, ended, recent, slot, EOS))
     assert token.tolist() == [5, EOS, EOS]
     assert ended.tolist() == [False, True, True]
     assert recent.tolist() == [[-1] * 4, [5, EOS, EOS, -1]]
+    assert slot.tolist() == [2]
 
 
 @pytest.mark.gpu

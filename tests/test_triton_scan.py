@@ -123,39 +123,106 @@ def step(name, **constants):
     kernel = getattr(gpu_step_kernels, name)
     wide = ("filters", "partial", "state", "a_matrix", "skip_weight", "dt_bias", "stream")
     types = dict.fromkeys(kernel.arg_names, "*bf16") | dict.fromkeys(wide, "*fp32")
-    types |= {"rows": "i32", "eps": "fp32", "token": None}
+    types |= {"rows": "i32", "eps": "fp32", "token": None, "turn": "*i64", "states": "*fp32"}
     constants |= {"CHANNELS": 1536, "EARLY": True, "INTERPRETED": False, "launch_pdl": True}
     return kernel, types, constants, None
 
 
 def step_convolution():
-    constants = {"WIDTH": 4, "SELECTED": 80, "BP": 128, "BM": 16, "BN": 128, "BIAS": True}
-    return step("convolve_kernel", **constants, num_warps=4)
+    from selmem.probe.gpu_tiles import TILES
+
+    tile = TILES[256].convolve
+    constants = {"WIDTH": 4, "SELECTED": 80, "BP": 128, "BM": tile.rows, "BN": tile.channels}
+    constants |= {"BIAS": True, "PREFETCH": 39312, "THREADS": 32 * tile.warps, "AHEAD": True}
+    return step("convolve_kernel", **constants, num_warps=tile.warps)
 
 
 def step_selection():
     constants = {"RANK": 48, "BK": 64, "MAPS": 32, "BC": 32, "BLOCKS": 12, "BM": 16, "BN": 256}
+    constants["AHEAD"] = False
     return step("select_kernel", **constants, num_warps=8)
 
 
 def step_recurrence():
-    return step("recur_kernel", N=16, NP=16, ROWS=2, BD=64, num_warps=4)
+    return step("recur_kernel", N=16, NP=16, ROWS=2, BD=64, AHEAD=True, num_warps=2)
 
 
 def step_norm():
-    return step("norm_kernel", HIDDEN=768, BLOCK=1024, SPLIT=2, num_warps=4)
+    return step("norm_kernel", HIDDEN=768, BLOCK=1024, SPLIT=2, LATE=True, num_warps=4)
 
 
-def step_product():
-    from selmem.probe.gpu_product_kernels import product_kernel as kernel
+def product(cut, inner, outer, *, scaled=False, folded=False):
+    from selmem.probe.gluon_kernels import gluon_product_kernel
+    from selmem.probe.gpu_product_kernels import product_kernel
+
+    blocks = {"values": (cut.rows, cut.factors), "weight": (cut.columns, cut.factors)}
+    types = {name: f"tensordesc<bf16[{r}, {c}]>" for name, (r, c) in blocks.items()}
+    if cut.gluon:
+        types = {name: f"{t[:-1]},{shared_layout(*blocks[name])!r}>" for name, t in types.items()}
+    types |= {"out": "*bf16" if cut.parts == 1 else "*fp32", "rows": "i32", "eps": "fp32"}
+    types |= {"squares": "*fp32" if scaled else None, "norm_weight": "*bf16" if folded else None}
+    types |= dict.fromkeys(("stream", "sums"), "*fp32" if folded else None)
+    constants = {"INNER": inner, "OUTER": outer, "BM": cut.rows, "BN": cut.columns}
+    constants |= {"BK": cut.factors, "SCALES": 24 if scaled else 0, "SP": 32, "EARLY": True}
+    constants |= {"AHEAD": cut.ahead, "num_warps": cut.warps, "launch_pdl": True}
+    if cut.gluon:
+        return gluon_product_kernel, types, constants | {"STAGES": cut.stages}, None
+    constants |= {"SPLIT": cut.parts, "INTERPRETED": False, "num_stages": cut.stages}
+    return product_kernel, types, constants, None
+
+
+def shared_layout(rows, columns):
+    from triton.experimental.gluon.language import NVMMASharedLayout, bfloat16
+
+    return NVMMASharedLayout.get_default_for([rows, columns], bfloat16)
+
+
+def step_product_in_parts():
     from selmem.probe.gpu_tiles import LEAVE
 
-    types = {"values": f"tensordesc<bf16[{LEAVE.rows}, {LEAVE.factors}]>", "out": "*fp32"}
-    types |= {"weight": f"tensordesc<bf16[{LEAVE.columns}, {LEAVE.factors}]>", "rows": "i32"}
-    constants = {"INNER": 1536, "OUTER": 768, "BM": LEAVE.rows, "BN": LEAVE.columns}
-    constants |= {"BK": LEAVE.factors, "SPLIT": LEAVE.parts, "EARLY": True, "INTERPRETED": False}
-    constants |= {"num_warps": LEAVE.warps, "num_stages": LEAVE.stages, "launch_pdl": True}
-    return kernel, types, constants, None
+    return product(LEAVE, 1536, 768)
+
+
+def step_product_scaled(**changes):
+    from selmem.probe.gpu_tiles import TILES
+
+    return product(TILES[256].enter._replace(**changes), 768, 3072, scaled=True)
+
+
+def step_product_folded(**changes):
+    from selmem.probe.gpu_tiles import TILES
+
+    return product(TILES[256].leave._replace(**changes), 1536, 768, folded=True)
+
+
+def step_product_scaled_without_gluon():
+    return step_product_scaled(gluon=False)
+
+
+def step_product_folded_without_gluon():
+    return step_product_folded(gluon=False)
+
+
+def likeliest():
+    from selmem.probe.gpu_product_kernels import likeliest_kernel as kernel
+    from selmem.probe.gpu_tiles import TILES
+
+    cut = TILES[256].head
+    types = {"values": f"tensordesc<bf16[{cut.rows}, {cut.factors}]>", "slot": "*i64"}
+    types |= {"weight": f"tensordesc<bf16[{cut.columns}, {cut.factors}]>", "rows": "i32"}
+    types |= {"best": "*fp32", "place": "*i32"}
+    constants = {"INNER": 768, "OUTER": 50280, "BM": cut.rows, "BN": cut.columns}
+    constants |= {"BK": cut.factors, "BLOCKS": 197, "INTERPRETED": False}
+    return kernel, types, constants | {"num_warps": cut.warps, "num_stages": cut.stages}, None
+
+
+def settlement():
+    from selmem.probe.gpu_product_kernels import settle_kernel as kernel
+
+    types = {"best": "*fp32", "place": "*i32", "ended": "*u8", "recent_row": "i32"}
+    types |= dict.fromkeys(("token", "recent", "slot"), "*i64")
+    constants = {"EOS": 0, "OUTER": 50280, "BLOCKS": 197, "BP": 256, "EARLY": True}
+    return kernel, types, constants | {"num_warps": 2, "launch_pdl": True}, None
 
 
 CASES_FOR_HOPPER = [
@@ -171,7 +238,13 @@ CASES_FOR_HOPPER = [
     step_selection,
     step_recurrence,
     step_norm,
-    step_product,
+    step_product_in_parts,
+    step_product_scaled,
+    step_product_scaled_without_gluon,
+    step_product_folded,
+    step_product_folded_without_gluon,
+    likeliest,
+    settlement,
 ]
 
 
@@ -194,6 +267,7 @@ def compile_for_hopper(kernel, types, constants, registers):
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
 
     signature, values, alignment = {}, {}, {}
     for index, name in enumerate(kernel.arg_names):
@@ -203,7 +277,8 @@ def compile_for_hopper(kernel, types, constants, registers):
             values[(index,)] = constants.get(name)
         elif kind.startswith("*") or name.endswith("_text"):
             alignment[(index,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=alignment)
+    language = GluonASTSource if kernel.is_gluon() else ASTSource
+    source = language(fn=kernel, signature=signature, constexprs=values, attrs=alignment)
     names = ("num_warps", "num_stages", "launch_pdl")
     options = {"num_warps": 1} | {name: constants[name] for name in names if name in constants}
     if registers is not None:

@@ -6,7 +6,7 @@ import torch
 from selmem.encoder import read_state
 from selmem.probe import (
     MambaProbe,
-    graph_decoding,
+    choosing,
     residual_norm,
     triton_cross_entropy,
     triton_norm,
@@ -251,12 +251,13 @@ def test_the_largest_logit_is_chosen_and_ended_rows_stay_ended(vocabulary, dtype
     logits[1] = logits[1].min()
     logits[3, 2] = logits.max() + 1
     results = []
-    for choose in (graph_decoding.choose_ref, triton_step.choose):
+    for choose in (choosing.choose_ref, triton_step.choose):
         token = torch.full((6,), -7, device=DEVICE)
         ended = torch.arange(6, device=DEVICE) == 4
         recent = torch.full((3, 8), -7, device=DEVICE)
-        choose(logits, token, ended, recent, torch.tensor([1], device=DEVICE), 2)
-        results.append((token, ended, recent))
+        slot = torch.tensor([1], device=DEVICE)
+        choose(logits, choosing.Chosen(token, ended, recent, slot, 2))
+        results.append((token, ended, recent, slot))
     for plain, fast in zip(*results, strict=True):
         assert torch.equal(plain, fast)
 

@@ -34,6 +34,8 @@ class Buffers:
         self.ended = torch.ones(most, device=device, dtype=torch.bool)
         self.recent = torch.zeros(ROUND, most, device=device, dtype=torch.int64)
         self.slot = torch.zeros(1, device=device, dtype=torch.int64)
+        # of windows that are rings: in order again when a round ends, where rows may move
+        self.turn = self.slot if channels_last and ROUND % width == 0 else None
         on_gpu = device.type == "cuda"
         self._seen = torch.ones(most, dtype=torch.bool, pin_memory=on_gpu)
         self._told = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]

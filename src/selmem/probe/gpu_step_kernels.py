@@ -12,7 +12,7 @@ Dims: B rows, H hidden size, D inner channels, N state size, W convolution width
 P = R + 2N; a program takes BM rows and BN channels.
 """
 
-from .triton_math import multiply, sigmoid, softplus, take_turn
+from .triton_math import multiply, prefetch, sigmoid, softplus, take_turn
 from .triton_runtime import jit
 
 try:
@@ -25,11 +25,12 @@ except ImportError:
 @jit
 def norm_kernel(
     token, source, stream, norm_weight, normed, eps,
-    HIDDEN: constexpr, BLOCK: constexpr, SPLIT: constexpr, EARLY: constexpr,
+    HIDDEN: constexpr, BLOCK: constexpr, SPLIT: constexpr, LATE: constexpr, EARLY: constexpr,
 ):  # fmt: skip
     """Add a row of `source` to the stream, or begin it with the token's embedding; norm it.
 
-    With SPLIT, a row of `source` is what so many parts add to a product, float32.
+    With SPLIT, a row of `source` is what so many parts add to a product, float32. With LATE, what
+    wrote the stream may not have ended before the kernel before this one has.
     """
     row = tl.program_id(0).to(tl.int64)
     h = tl.arange(0, BLOCK)
@@ -37,10 +38,13 @@ def norm_kernel(
     place = row * HIDDEN + h
     w = tl.load(norm_weight + h, mask=inside, other=0.0).to(tl.float32)
     if token is None:
-        # a product lies between the kernel that wrote this and the one before this one
+        if LATE:
+            take_turn(EARLY)
+        # else a product lies between the kernel that wrote this and the one before this one
         total = tl.load(stream + place, mask=inside, other=0.0, cache_modifier=".cg")
         total = total.to(tl.float32)
-        take_turn(EARLY)
+        if not LATE:
+            take_turn(EARLY)
         if SPLIT > 0:
             parts = source + row * (SPLIT * HIDDEN) + h
             added = tl.load(parts, mask=inside, other=0.0, cache_modifier=".cg")
@@ -63,15 +67,18 @@ def norm_kernel(
 
 @jit(do_not_specialize=["rows"])
 def convolve_kernel(
-    entered, window, filters, bias, selection, x, partial, rows,
+    entered, window, turn, filters, bias, selection, x, partial, states, rows,
     CHANNELS: constexpr, WIDTH: constexpr, SELECTED: constexpr, BP: constexpr,
-    BM: constexpr, BN: constexpr, BIAS: constexpr,
+    BM: constexpr, BN: constexpr, BIAS: constexpr, PREFETCH: constexpr, THREADS: constexpr,
     EARLY: constexpr, AHEAD: constexpr, INTERPRETED: constexpr,
 ):  # fmt: skip
     """Convolution and SiLU of the first half of `entered`; the part of x_proj from BN channels.
 
-    Windows are (B, W, D). A program is alone with its part of them, and loads it whole before it
-    stores: a barrier lies between.
+    Windows are (B, W, D). A program is alone with its part of them. Without `turn` it shifts them,
+    and loads its part whole before it stores: a barrier lies between. Else they are rings, of which
+    the oldest tap is number `turn`, modulo WIDTH; the newest one takes its place.
+
+    PREFETCH bytes a row of `states` are brought to the L2 cache, where EARLY.
     """
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     d = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -83,10 +90,13 @@ def convolve_kernel(
     place = row[:, None] * CHANNELS + d[None, :]
     taps = window + row[:, None] * (WIDTH * CHANNELS) + d[None, :]
     # windows were written a token ago, weights never
+    oldest = 0
+    if turn is not None:
+        oldest = (tl.load(turn) % WIDTH).to(tl.int32)
     kept = ()
     for w in tl.static_range(1, WIDTH):
-        tap = tl.load(taps + w * CHANNELS, mask=inside, other=0.0, cache_modifier=".cg")
-        kept = kept + (tap,)
+        place_w = taps + (oldest + w) % WIDTH * CHANNELS
+        kept = kept + (tl.load(place_w, mask=inside, other=0.0, cache_modifier=".cg"),)
     maps = tl.load(
         selection + p[:, None] * CHANNELS + d[None, :],
         mask=(p < SELECTED)[:, None] & ours[None, :],
@@ -103,12 +113,19 @@ def convolve_kernel(
         out += shift[None, :]
     for w in tl.static_range(WIDTH - 1):
         out += factors[w][None, :] * kept[w].to(tl.float32)
+    if EARLY and PREFETCH > 0:
+        program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+        programs = tl.num_programs(0) * tl.num_programs(1)
+        prefetch(states, rows * PREFETCH, program, programs, THREADS)
     take_turn(EARLY, AHEAD)
     newest = entered + row[:, None] * (2 * CHANNELS) + d[None, :]
     kept = kept + (tl.load(newest, mask=inside, other=0.0, cache_modifier=".cg"),)
-    tl.debug_barrier()
-    for w in tl.static_range(WIDTH):
-        tl.store(taps + w * CHANNELS, kept[w], mask=inside)
+    if turn is None:
+        tl.debug_barrier()
+        for w in tl.static_range(WIDTH - 1):
+            tl.store(taps + w * CHANNELS, kept[w], mask=inside)
+        oldest = WIDTH - 1
+    tl.store(taps + oldest * CHANNELS, kept[WIDTH - 1], mask=inside)
     out += factors[WIDTH - 1][None, :] * kept[WIDTH - 1].to(tl.float32)
     out *= sigmoid(out)
     rounded = out.to(x.dtype.element_ty)
@@ -170,7 +187,7 @@ def select_kernel(
 def recur_kernel(
     state, entered, x, dt, maps, a_matrix, skip_weight, dt_bias, y, rows,
     CHANNELS: constexpr, N: constexpr, NP: constexpr, ROWS: constexpr, BD: constexpr,
-    EARLY: constexpr,
+    EARLY: constexpr, AHEAD: constexpr,
 ):  # fmt: skip
     """Advance the state of ROWS rows and BD channels; the gate is the second half of `entered`."""
     first = tl.program_id(1) * ROWS
@@ -187,7 +204,7 @@ def recur_kernel(
     a = tl.load(a_matrix + dn, mask=tile, other=0.0) * 1.4426950408889634
     skip = tl.load(skip_weight + d, mask=ours, other=0.0)
     bias = tl.load(dt_bias + d, mask=ours, other=0.0)
-    take_turn(EARLY)
+    take_turn(EARLY, AHEAD)
     inputs = ()
     for r in tl.static_range(ROWS):
         row = tl.minimum(first + r, rows - 1)

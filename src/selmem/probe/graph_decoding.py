@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .choosing import Chosen, choose
 from .decoding_buffers import ROUND, Buffers
 from .gpu_step import GpuStep, gpu_step
 from .mamba_backbone import StepWeights
 from .mamba_state import MambaState
-from .selective_scan import implementation
 
 UNRECORDED = 2
 # more rows than this gain nothing: their states are all that is read and written
@@ -56,8 +56,11 @@ def graph_decoder(model: Any) -> "GraphDecoder":
     return decoder
 
 
-def rows_at_a_time(model: Any) -> int:
-    """Return how many rows the memory of the model's device holds, at most MOST_ROWS."""
+def rows_at_a_time(model: Any, rows: int) -> int:
+    """Return how many of `rows` the memory of the model's device holds, at most MOST_ROWS."""
+    decoder = _decoders.get(model)
+    if decoder is not None and decoder.holds(rows):
+        return rows
     config = model.config
     per_channel = 4 * config.state_size + 4 * config.conv_kernel
     row = len(model.backbone.layers) * config.intermediate_size * per_channel
@@ -124,7 +127,7 @@ class GraphDecoder:
             StepWeights(*(part.clone() for part in layer))
             for layer in model.backbone.step_weights()
         ]
-        self._parts = [*self._backbone.parameters(), self._head]
+        self._parts = [*_parameters(self._backbone), self._head]
         places = {id(part): place for place, part in enumerate(self._parts)}
         # where the parameters are that `step_weights` takes, in its order
         self._taken: list[int] = []
@@ -139,10 +142,14 @@ class GraphDecoder:
         ours = (self._head.device, self._precision, self._eos)
         return ours == (model.device, _precision(model), model.config.eos_token_id)
 
+    def holds(self, rows: int) -> bool:
+        """Return whether there is memory for so many already."""
+        return self._buffers is not None and rows <= self._buffers.most
+
     def refresh(self, model: Any) -> None:
         """Take over the model's present weights, in place."""
         with _plain_tensors():
-            theirs = [*model.backbone.parameters(), model.lm_head.weight]
+            theirs = [*_parameters(model.backbone), model.lm_head.weight]
             # as `step_weights` does it, in a few launches for all layers
             _copy(self._parts, theirs + [theirs[place] for place in self._taken])
             A = [own.A for own in self._weights]
@@ -196,13 +203,14 @@ class GraphDecoder:
         """Write one token in every row that has not ended."""
         size = buffers.size
         token, ended = buffers.token[:size], buffers.ended[:size]
+        chosen = Chosen(token, ended, buffers.recent, buffers.slot, self._eos)
         if self._gpu_step is None:
             hidden = self._backbone.step(token, buffers.state(), self._weights)
         else:
-            hidden = self._gpu_step(token, buffers.state())
-        logits = F.linear(hidden.to(self._precision), self._head)
-        choose(logits, token, ended, buffers.recent, buffers.slot, self._eos)
-        buffers.slot.add_(1)
+            hidden = self._gpu_step(token, buffers.state(), buffers.turn)
+        hidden = hidden.to(self._precision)
+        if self._gpu_step is None or not self._gpu_step.choose(hidden, self._head, chosen):
+            choose(F.linear(hidden, self._head), chosen)
 
     def _load(self, start: MambaState) -> Buffers:
         size = _size(start.batch_size)
@@ -224,34 +232,14 @@ class GraphDecoder:
             yield
 
 
-def choose(
-    logits: Tensor, token: Tensor, ended: Tensor, recent: Tensor, slot: Tensor, eos: int
-) -> None:
-    """Write the likeliest token of each row that has not ended, and EOS in the others.
-
-    Args:
-        logits: (B, V), contiguous.
-        token: gets the tokens, int64, (B,).
-        ended: whether a row has written EOS, (B,), updated.
-        recent: gets the tokens in its row `slot`, int64, (S, at least B).
-        slot: int64, (1,).
-        eos: the token that ends a row.
-    """
-    fast = implementation(None, logits.device) == "triton" and logits.dtype != torch.float64
-    if fast:
-        from .triton_step import choose as triton_choose
-
-        return triton_choose(logits, token, ended, recent, slot, eos)
-    return choose_ref(logits, token, ended, recent, slot, eos)
-
-
-def choose_ref(
-    logits: Tensor, token: Tensor, ended: Tensor, recent: Tensor, slot: Tensor, eos: int
-) -> None:
-    """Do the same as `choose` in plain operations."""
-    token.copy_(logits.argmax(-1).masked_fill(ended, eos))
-    ended.logical_or_(token == eos)
-    recent[:, : len(token)].index_copy_(0, slot, token[None])
+def _parameters(module: nn.Module) -> Iterator[Tensor]:
+    """Yield what `module.parameters()` does, shared ones each time, in a tenth of the time."""
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            yield parameter
+    for child in module._modules.values():
+        if child is not None:
+            yield from _parameters(child)
 
 
 def _copy(ours: list[Tensor], theirs: list[Tensor]) -> None:

@@ -273,7 +273,7 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
         decode: Callable[[MambaState, int], Tensor] = self._reconstruct
         most = max(1, len(rows))
         if start.conv.is_cuda and len(rows) > 0:
-            decode, most = graph_decoder(self).decode, rows_at_a_time(self)
+            decode, most = graph_decoder(self).decode, rows_at_a_time(self, len(rows))
         at_a_time = batch_size or most
         states = [start]
         if len(rows) > at_a_time:

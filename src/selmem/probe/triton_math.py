@@ -43,6 +43,26 @@ def multiply(a, b, INTERPRETED: constexpr):
 
 
 @jit
+def prefetch(start, length, program, programs, THREADS: constexpr):
+    """Bring this program's share of `length` bytes to the L2 cache, on Hopper and later.
+
+    Address and length are multiples of 16 bytes.
+    """
+    parts = programs * THREADS
+    part = (length + parts * 16 - 1) // (parts * 16) * 16
+    offset = (program * THREADS + tl.arange(0, THREADS)) * part
+    address = start.to(tl.int64) + tl.minimum(offset, length - part)
+    tl.inline_asm_elementwise(
+        "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
+        "=r,l,r",
+        [address, tl.zeros([THREADS], tl.int32) + part],
+        tl.int32,
+        False,
+        1,
+    )
+
+
+@jit
 def take_turn(EARLY: constexpr, AHEAD: constexpr = False):
     """Wait for the kernel before, then let the next one start; with AHEAD, let it start first.
 

@@ -13,11 +13,18 @@ try:
     import triton
 except ImportError:
     triton = None
+try:
+    from triton.experimental import gluon
+except ImportError:
+    gluon = None
 
 _Rest = ParamSpec("_Rest")
 _Result = TypeVar("_Result")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# whether kernels in Gluon run, which is experimental and may change with each version of Triton;
+# ours ran with 3.6 and were compiled with 3.7
+GLUON = gluon is not None and not INTERPRETED and triton.__version__.startswith(("3.6.", "3.7."))
 
 
 def available() -> bool:
@@ -30,6 +37,13 @@ def jit(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
     if kernel is None:
         return functools.partial(jit, **options)
     return kernel if triton is None else triton.jit(kernel, **options)
+
+
+def jit_gluon(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Do the same with Gluon where it runs."""
+    if kernel is None:
+        return functools.partial(jit_gluon, **options)
+    return gluon.jit(kernel, **options) if GLUON else kernel
 
 
 def on_its_device(

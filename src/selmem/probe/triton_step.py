@@ -7,6 +7,7 @@ Dims: B batch, D inner channels, N state size, W convolution width.
 import torch
 from torch import Tensor
 
+from .choosing import Chosen
 from .step_kernels import choose_kernel, state_kernel, window_kernel
 from .triton_runtime import cdiv, on_its_device, power_of_2
 
@@ -65,13 +66,13 @@ def conv_update(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) 
 
 
 @on_its_device
-def choose(
-    logits: Tensor, token: Tensor, ended: Tensor, recent: Tensor, slot: Tensor, eos: int
-) -> None:
-    """Write the likeliest token of each row; see `graph_decoding.choose`."""
+def choose(logits: Tensor, chosen: Chosen) -> None:
+    """Keep the likeliest token of each row; see `choosing.choose`."""
+    token, ended, recent, slot, eos = chosen
     rows, vocabulary = logits.shape
     block = max(128, min(4096, power_of_2(vocabulary)))
     choose_kernel[(rows,)](
         logits, token, ended.view(torch.uint8), recent, slot, recent.stride(0),
         EOS=eos, VOCABULARY=vocabulary, BLOCK=block, num_warps=max(1, block // 512),
     )  # fmt: skip
+    slot.add_(1)
