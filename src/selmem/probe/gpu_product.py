@@ -39,9 +39,11 @@ try:
     from triton.tools.tensor_descriptor import TensorDescriptor
 except ImportError:
     TensorDescriptor = None
-if GLUON:
+try:
     from triton.experimental.gluon.language import NVMMASharedLayout, bfloat16
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
+except ImportError:
+    GluonDescriptor = None
 
 # of in_proj, at the most that was measured to gain, 768 to 2 * 1,536 channels: 256 rows in one
 # branch, 512 in all branches together
