@@ -367,6 +367,13 @@ def test_generation_refuses_masks_that_it_cannot_obey():
         probe.generate(state=state, attention_mask=mask, max_length=7)
 
 
+@pytest.mark.parametrize("name", ["output_hidden_states", "output_attentions"])
+def test_generation_says_what_it_does_not_return(name):
+    asked = {"return_dict_in_generate": True, "max_length": 3, name: True}
+    with pytest.raises(ValueError, match=f"{name}=True came, .* hooks on probe.backbone.layers"):
+        small_probe().generate(state=state_of(2), **asked)
+
+
 def test_configuration_is_validated():
     with pytest.raises(ValueError, match="condition is 'all', expected one of"):
         MambaProbeConfig(condition="all")

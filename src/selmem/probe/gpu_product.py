@@ -45,11 +45,6 @@ try:
 except ImportError:
     GluonDescriptor = None
 
-# of in_proj, at the most that was measured to gain, 768 to 2 * 1,536 channels: 256 rows in one
-# branch, 512 in all branches together
-MOST_MULTIPLICATIONS = 256 * 768 * 3072
-MOST_IN_BRANCHES = 512 * 768 * 3072
-
 
 class Product(NamedTuple):
     """How a product is cut up, for programs and within one.

@@ -343,8 +343,15 @@ class MambaProbe(MambaLanguageModel, GenerationMixin):
             **kwargs: as for transformers' generate.
 
         Raises:
-            ValueError: when there is no state to start from, or padding.
+            ValueError: when there is no state to start from, or padding, or when hidden states or
+                attentions are wanted.
         """
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name):
+                raise ValueError(
+                    f"{name}=True came, but a probe returns logits and states alone; to look "
+                    "inside, register forward hooks on probe.backbone.layers"
+                )
         if inputs is None:
             inputs = kwargs.pop("input_ids", None)
         start = self.initial_state(state, None if inputs is None else inputs.shape[0])
