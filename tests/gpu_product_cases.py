@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from selmem.probe.choosing import Chosen, choose_ref
+from selmem.probe.choosing import choose_ref
+from selmem.probe.decoding_buffers import Chosen
 from selmem.probe.gpu_product import Folded, Product, Scaled, choose_product, fits, product
 from selmem.probe.gpu_tiles import ENTER, LEAVE
 from triton_runs import DEVICE, poison, to_the_nearest  # noqa: F401, every case runs with them

@@ -3,7 +3,8 @@ import torch
 
 from selmem.encoder import read_state
 from selmem.probe import MambaProbe, MambaState
-from selmem.probe.choosing import Chosen, choose_ref
+from selmem.probe.choosing import choose_ref
+from selmem.probe.decoding_buffers import Chosen
 from selmem.probe.graph_decoding import ROUND, GraphDecoder, _size
 from small_models import VOCABULARY, small_encoder, token_ids
 

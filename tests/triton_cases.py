@@ -7,6 +7,7 @@ from selmem.encoder import read_state
 from selmem.probe import (
     MambaProbe,
     choosing,
+    decoding_buffers,
     residual_norm,
     triton_cross_entropy,
     triton_norm,
@@ -256,7 +257,7 @@ def test_the_largest_logit_is_chosen_and_ended_rows_stay_ended(vocabulary, dtype
         ended = torch.arange(6, device=DEVICE) == 4
         recent = torch.full((3, 8), -7, device=DEVICE)
         slot = torch.tensor([1], device=DEVICE)
-        choose(logits, choosing.Chosen(token, ended, recent, slot, 2))
+        choose(logits, decoding_buffers.Chosen(token, ended, recent, slot, 2))
         results.append((token, ended, recent, slot))
     for plain, fast in zip(*results, strict=True):
         assert torch.equal(plain, fast)

@@ -1,40 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The choice of the likeliest token, and what a decoder keeps of it.
-
-Dims: B rows, S steps, V vocabulary.
-"""
-
-from typing import NamedTuple
+"""The choice of the likeliest token."""
 
 import torch
 from torch import Tensor
 
+from .decoding_buffers import Chosen
 from .selective_scan import implementation
-
-
-class Chosen(NamedTuple):
-    """Where a choice is kept.
-
-    Args:
-        token: gets the tokens, int64, (B,).
-        ended: whether a row has written EOS, (B,), updated.
-        recent: gets the tokens in its row `slot`, int64, (S, at least B).
-        slot: int64, (1,), moves on by one.
-        eos: the token that ends a row.
-    """
-
-    token: Tensor
-    ended: Tensor
-    recent: Tensor
-    slot: Tensor
-    eos: int
 
 
 def choose(logits: Tensor, chosen: Chosen) -> None:
     """Keep the likeliest token of each row that has not ended, and EOS in the others.
 
     Args:
-        logits: (B, V), contiguous.
+        logits: of B rows and V tokens, (B, V), contiguous.
         chosen: where.
     """
     if implementation(None, logits.device) == "triton" and logits.dtype != torch.float64:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory in which `graph_decoding.py` decodes, at the same addresses in every step.
 
-Dims: L layers, B rows, D inner channels, W convolution width.
+Dims: L layers, B rows, S steps, D inner channels, W convolution width.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +13,24 @@ from .mamba_state import MambaState
 
 # steps between two looks of the host, and how many tokens of a row are kept meanwhile
 ROUND = 8
+
+
+class Chosen(NamedTuple):
+    """Where a choice is kept.
+
+    Args:
+        token: gets the tokens, int64, (B,).
+        ended: whether a row has written EOS, (B,), updated.
+        recent: gets the tokens in its row `slot`, int64, (S, at least B).
+        slot: int64, (1,), moves on by one.
+        eos: the token that ends a row.
+    """
+
+    token: Tensor
+    ended: Tensor
+    recent: Tensor
+    slot: Tensor
+    eos: int
 
 
 class Buffers:
@@ -69,6 +89,11 @@ class Buffers:
         if self._told is not None:
             self._told.synchronize()
         return (~self._seen[:rows]).nonzero().squeeze(1)
+
+    def chosen(self, eos: int) -> Chosen:
+        """Return where the batch keeps its choice, no copy."""
+        token, ended = self.token[: self.size], self.ended[: self.size]
+        return Chosen(token, ended, self.recent, self.slot, eos)
 
     def state(self) -> MambaState:
         """Return the states of the batch, no copy."""

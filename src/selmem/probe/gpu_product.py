@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .choosing import Chosen
+from .decoding_buffers import Chosen
 from .gluon_kernels import gluon_product_kernel
 from .gpu_product_kernels import likeliest_kernel, product_kernel, settle_kernel
 from .triton_runtime import (

@@ -26,7 +26,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .choosing import Chosen
+from .decoding_buffers import Chosen
 from .gpu_branches import Branches
 from .gpu_product import choose_product, fits, fits_weight, product
 from .gpu_step_launches import Layer, Norm, Work, project

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .choosing import Chosen, choose
+from .choosing import choose
 from .decoding_buffers import ROUND, Buffers
 from .gpu_step import GpuStep, gpu_step
 from .mamba_backbone import StepWeights
@@ -201,13 +201,11 @@ class GraphDecoder:
 
     def _step(self, buffers: Buffers) -> None:
         """Write one token in every row that has not ended."""
-        size = buffers.size
-        token, ended = buffers.token[:size], buffers.ended[:size]
-        chosen = Chosen(token, ended, buffers.recent, buffers.slot, self._eos)
+        state, chosen = buffers.state(), buffers.chosen(self._eos)
         if self._gpu_step is None:
-            hidden = self._backbone.step(token, buffers.state(), self._weights)
+            hidden = self._backbone.step(chosen.token, state, self._weights)
         else:
-            hidden = self._gpu_step(token, buffers.state(), buffers.turn)
+            hidden = self._gpu_step(chosen.token, state, buffers.turn)
         hidden = hidden.to(self._precision)
         if self._gpu_step is None or not self._gpu_step.choose(hidden, self._head, chosen):
             choose(F.linear(hidden, self._head), chosen)

@@ -7,7 +7,7 @@ Dims: B batch, D inner channels, N state size, W convolution width.
 import torch
 from torch import Tensor
 
-from .choosing import Chosen
+from .decoding_buffers import Chosen
 from .step_kernels import choose_kernel, state_kernel, window_kernel
 from .triton_runtime import cdiv, on_its_device, power_of_2
 
