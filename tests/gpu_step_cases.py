@@ -201,13 +201,19 @@ def test_convolution_has_room_for_what_it_selects(rows, state_size, channels):
     assert step._tiles(rows).convolve.channels == channels
 
 
+def writer(**changes):
+    """Return a probe whose output layer is random, and a state of three texts."""
+    encoder = small_encoder(eos_token_id=0, num_hidden_layers=1, **changes).to(DEVICE)
+    probe = MambaProbe.from_encoder(encoder).to(DEVICE).eval()
+    head = torch.randn(probe.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+    probe.lm_head.weight = torch.nn.Parameter(head.to(DEVICE))
+    return probe, read_state(encoder, token_ids(3, 7).to(DEVICE))
+
+
 def test_the_decoder_writes_the_same_in_branches(monkeypatch):
     monkeypatch.setenv("SELMEM_SCAN", "triton")
-    encoder = small_encoder(eos_token_id=0, num_hidden_layers=1, hidden_size=40).to(DEVICE)
-    probe = MambaProbe.from_encoder(encoder).to(DEVICE).bfloat16().eval()
-    head = torch.randn(probe.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
-    probe.lm_head.weight = torch.nn.Parameter(head.to(probe.lm_head.weight))
-    state = read_state(encoder, token_ids(3, 7).to(DEVICE))
+    probe, state = writer(hidden_size=40)
+    probe.bfloat16()
     record = (lambda work: work) if INTERPRETED else CudaRecorder(probe.device)
     written = []
     for branches in (1, 2):
@@ -218,12 +224,9 @@ def test_the_decoder_writes_the_same_in_branches(monkeypatch):
 
 def test_the_decoder_writes_the_same_without_logits(monkeypatch):
     monkeypatch.setenv("SELMEM_SCAN", "triton")
-    encoder = small_encoder(eos_token_id=0, num_hidden_layers=1, hidden_size=40).to(DEVICE)
-    probe = MambaProbe.from_encoder(encoder).to(DEVICE).bfloat16().eval()
-    head = torch.randn(probe.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+    probe, state = writer(hidden_size=40)
+    head = probe.bfloat16().lm_head.weight.data
     head[7] = head[50]  # equals, of two blocks of columns
-    probe.lm_head.weight = torch.nn.Parameter(head.to(probe.lm_head.weight))
-    state = read_state(encoder, token_ids(3, 7).to(DEVICE))
     written = []
     for cut in (None, gpu_product.Product(16, 32, 32, 1, 4, 2)):
         monkeypatch.setattr(gpu_tiles, "TILES", {1000: gpu_tiles.MANY._replace(head=cut)})
@@ -234,11 +237,7 @@ def test_the_decoder_writes_the_same_without_logits(monkeypatch):
 @pytest.mark.parametrize(("autocast", "width"), [(False, 4), (True, 4), (False, 3)])
 def test_the_decoder_writes_what_plain_steps_write(autocast, width, monkeypatch):
     monkeypatch.setenv("SELMEM_SCAN", "triton")
-    encoder = small_encoder(eos_token_id=0, num_hidden_layers=1, conv_kernel=width).to(DEVICE)
-    probe = MambaProbe.from_encoder(encoder).to(DEVICE).eval()
-    head = torch.randn(probe.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
-    probe.lm_head.weight = torch.nn.Parameter(head.to(DEVICE))
-    state = read_state(encoder, token_ids(3, 7).to(DEVICE))
+    probe, state = writer(conv_kernel=width)
     probe = probe if autocast else probe.bfloat16()
     with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
         decoder = GraphDecoder(probe, lambda work: work)
