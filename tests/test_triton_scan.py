@@ -133,7 +133,7 @@ def step_convolution():
 
     tile = TILES[256].convolve
     constants = {"WIDTH": 4, "SELECTED": 80, "BP": 128, "BM": tile.rows, "BN": tile.channels}
-    constants |= {"BIAS": True, "PREFETCH": 39312, "THREADS": 32 * tile.warps, "AHEAD": True}
+    constants |= {"BIAS": True, "PREFETCH": 39312, "AHEAD": True}
     return step("convolve_kernel", **constants, num_warps=tile.warps)
 
 

@@ -17,24 +17,9 @@ try:
         warpgroup_mma_init,
         warpgroup_mma_wait,
     )
+    from triton.language.extra import cuda
 except ImportError:
     constexpr = None
-
-
-@jit_gluon
-def start_next():
-    """Let the next kernel start."""
-    gl.inline_asm_elementwise(
-        "griddepcontrol.launch_dependents; // $0", "=r", [], gl.int32, is_pure=False, pack=1
-    )
-
-
-@jit_gluon
-def wait_for_previous():
-    """Wait until the kernel before has ended."""
-    gl.inline_asm_elementwise(
-        "griddepcontrol.wait; // $0", "=r", [], gl.int32, is_pure=False, pack=1
-    )
 
 
 @jit_gluon(do_not_specialize=["rows"])
@@ -63,15 +48,15 @@ def gluon_product_kernel(
     for i in gl.static_range(DEPTH):
         mbarrier.init(arrived.index(i), count=1)
     if EARLY and AHEAD:
-        start_next()
+        cuda.gdc_launch_dependents()
     for i in gl.static_range(DEPTH):
         mbarrier.expect(arrived.index(i), BYTES)
         block = [first_column, i * BK]
         tma.async_copy_global_to_shared(weight, block, arrived.index(i), right.index(i))
     if EARLY:
-        wait_for_previous()
+        cuda.gdc_wait()
         if not AHEAD:
-            start_next()
+            cuda.gdc_launch_dependents()
     for i in gl.static_range(DEPTH):
         block = [first_row, i * BK]
         tma.async_copy_global_to_shared(values, block, arrived.index(i), left.index(i))

@@ -140,26 +140,27 @@ def product(
         "INNER": inner, "OUTER": outer, "BM": cut.rows, "BN": cut.columns, "BK": cut.factors,
         "SCALES": scales, "SP": power_of_2(max(4, scales)), "AHEAD": cut.ahead,
     } | launch_options(cut.warps, early=early)  # fmt: skip
-    if cut.gluon and GLUON:
-        blocks = [
-            _gluon_blocks(values, cut.rows, cut.factors),
-            _gluon_blocks(weight, cut.columns, cut.factors),
-        ]
+    in_gluon = cut.gluon and GLUON
+    blocks = _blocks(values, weight, cut, gluon=in_gluon)
+    if in_gluon:
         gluon_product_kernel[grid](*blocks, *more, STAGES=cut.stages, **options)
     else:
-        blocks = [
-            TensorDescriptor.from_tensor(values, [cut.rows, cut.factors]),
-            TensorDescriptor.from_tensor(weight, [cut.columns, cut.factors]),
-        ]
         product_kernel[grid](
             *blocks, *more, SPLIT=cut.parts,
             INTERPRETED=INTERPRETED, num_stages=cut.stages, **options,
         )  # fmt: skip
 
 
-def _gluon_blocks(matrix: Tensor, rows: int, columns: int) -> Any:
-    layout = NVMMASharedLayout.get_default_for([rows, columns], bfloat16)
-    return GluonDescriptor.from_tensor(matrix, [rows, columns], layout)
+def _blocks(values: Tensor, weight: Tensor, cut: Product, *, gluon: bool = False) -> list[Any]:
+    """Return what a kernel loads blocks of both factors by."""
+    shapes = (values, [cut.rows, cut.factors]), (weight, [cut.columns, cut.factors])
+    if not gluon:
+        return [TensorDescriptor.from_tensor(factor, shape) for factor, shape in shapes]
+    layouts = [NVMMASharedLayout.get_default_for(shape, bfloat16) for _, shape in shapes]
+    return [
+        GluonDescriptor.from_tensor(factor, shape, layout)
+        for (factor, shape), layout in zip(shapes, layouts, strict=True)
+    ]
 
 
 @on_its_device
@@ -178,9 +179,7 @@ def choose_product(values: Tensor, weight: Tensor, cut: Product, chosen: Chosen)
     best = torch.empty(n_rows, blocks, device=values.device)
     place = torch.empty(n_rows, blocks, device=values.device, dtype=torch.int32)
     likeliest_kernel[(cdiv(n_rows, cut.rows), blocks)](
-        TensorDescriptor.from_tensor(values, [cut.rows, cut.factors]),
-        TensorDescriptor.from_tensor(weight, [cut.columns, cut.factors]),
-        best, place, slot, n_rows,
+        *_blocks(values, weight, cut), best, place, slot, n_rows,
         INNER=inner, OUTER=outer, BM=cut.rows, BN=cut.columns, BK=cut.factors, BLOCKS=blocks,
         INTERPRETED=INTERPRETED, num_stages=cut.stages, num_warps=cut.warps,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 # mypy: ignore-errors
 """The kernels of `gpu_product.py`; EARLY and INTERPRETED are as in `gpu_step_kernels.py`."""
 
+from .step_kernels import keep
 from .triton_math import multiply, take_turn
 from .triton_runtime import jit
 
@@ -106,7 +107,4 @@ def settle_kernel(
     first = tl.min(tl.where(found == tl.max(found, 0), where, OUTER), 0)
     # of what are no numbers, the first, as `choose_kernel`
     first = tl.where(first == OUTER, 0, first)
-    chosen = tl.where(tl.load(ended + row) != 0, EOS, first).to(tl.int64)
-    tl.store(token + row, chosen)
-    tl.store(ended + row, (chosen == EOS).to(tl.uint8))
-    tl.store(recent + (tl.load(slot) - 1) * recent_row + row, chosen)
+    keep(first, row, token, ended, recent, tl.load(slot) - 1, recent_row, EOS)

@@ -69,7 +69,7 @@ def norm_kernel(
 def convolve_kernel(
     entered, window, turn, filters, bias, selection, x, partial, states, rows,
     CHANNELS: constexpr, WIDTH: constexpr, SELECTED: constexpr, BP: constexpr,
-    BM: constexpr, BN: constexpr, BIAS: constexpr, PREFETCH: constexpr, THREADS: constexpr,
+    BM: constexpr, BN: constexpr, BIAS: constexpr, PREFETCH: constexpr,
     EARLY: constexpr, AHEAD: constexpr, INTERPRETED: constexpr,
 ):  # fmt: skip
     """Convolution and SiLU of the first half of `entered`; the part of x_proj from BN channels.
@@ -116,7 +116,7 @@ def convolve_kernel(
     if EARLY and PREFETCH > 0:
         program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
         programs = tl.num_programs(0) * tl.num_programs(1)
-        prefetch(states, rows * PREFETCH, program, programs, THREADS)
+        prefetch(states, rows * PREFETCH, program, programs)
     take_turn(EARLY, AHEAD)
     newest = entered + row[:, None] * (2 * CHANNELS) + d[None, :]
     kept = kept + (tl.load(newest, mask=inside, other=0.0, cache_modifier=".cg"),)

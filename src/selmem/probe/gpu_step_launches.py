@@ -121,7 +121,7 @@ class Layer:
             work.parts, states, n_rows,
             CHANNELS=channels, WIDTH=width, SELECTED=selected, BP=power_of_2(selected),
             BM=tile.rows, BN=tile.channels, BIAS=bias is not None, AHEAD=tile.ahead,
-            PREFETCH=int(row_bytes * tiles.prefetch) // 16 * 16, THREADS=32 * tile.warps,
+            PREFETCH=int(row_bytes * tiles.prefetch) // 16 * 16,
             INTERPRETED=INTERPRETED, **launch_options(tile.warps, early=self._early),
         )  # fmt: skip
 

@@ -75,6 +75,15 @@ def window_kernel(
 
 
 @jit
+def keep(first, row, token, ended, recent, slot, recent_row, EOS: constexpr):
+    """Write the token `first` of a row, or EOS after EOS."""
+    chosen = tl.where(tl.load(ended + row) != 0, EOS, first).to(tl.int64)
+    tl.store(token + row, chosen)
+    tl.store(ended + row, (chosen == EOS).to(tl.uint8))
+    tl.store(recent + slot * recent_row + row, chosen)
+
+
+@jit
 def choose_kernel(
     logits, token, ended, recent, slot, recent_row,
     EOS: constexpr, VOCABULARY: constexpr, BLOCK: constexpr,
@@ -93,7 +102,4 @@ def choose_kernel(
         best = tl.where(higher, x, best)
     top = tl.max(best, 0)
     first = tl.min(tl.where(best == top, place, VOCABULARY), 0)
-    chosen = tl.where(tl.load(ended + row) != 0, EOS, first).to(tl.int64)
-    tl.store(token + row, chosen)
-    tl.store(ended + row, (chosen == EOS).to(tl.uint8))
-    tl.store(recent + tl.load(slot) * recent_row + row, chosen)
+    keep(first, row, token, ended, recent, tl.load(slot), recent_row, EOS)

@@ -43,11 +43,12 @@ def multiply(a, b, INTERPRETED: constexpr):
 
 
 @jit
-def prefetch(start, length, program, programs, THREADS: constexpr):
+def prefetch(start, length, program, programs):
     """Bring this program's share of `length` bytes to the L2 cache, on Hopper and later.
 
     Address and length are multiples of 16 bytes.
     """
+    THREADS: tl.constexpr = tl.extra.cuda.num_threads()
     parts = programs * THREADS
     part = (length + parts * 16 - 1) // (parts * 16) * 16
     offset = (program * THREADS + tl.arange(0, THREADS)) * part

@@ -32,18 +32,15 @@ def available() -> bool:
     return triton is not None and (INTERPRETED or torch.cuda.is_available())
 
 
-def jit(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Compile `kernel` with Triton where it is installed; else return it, never to be called."""
+def _jit(language: Any, kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Compile `kernel` with `language`; without one, return it, never to be called."""
     if kernel is None:
-        return functools.partial(jit, **options)
-    return kernel if triton is None else triton.jit(kernel, **options)
+        return functools.partial(_jit, language, **options)
+    return kernel if language is None else language.jit(kernel, **options)
 
 
-def jit_gluon(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Do the same with Gluon where it runs."""
-    if kernel is None:
-        return functools.partial(jit_gluon, **options)
-    return gluon.jit(kernel, **options) if GLUON else kernel
+jit = functools.partial(_jit, triton)
+jit_gluon = functools.partial(_jit, gluon if GLUON else None)
 
 
 def on_its_device(
